@@ -1,0 +1,1 @@
+//! The value formats: bytes in, bytes out. No I/O, no async, no clock.

@@ -1,0 +1,5 @@
+//! Re-key encrypted database columns in place: online, resumable, provably complete.
+
+pub mod envelope;
+pub mod keyring;
+pub mod secret;

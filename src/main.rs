@@ -1,0 +1,3 @@
+//! The `reseal` command.
+
+fn main() {}

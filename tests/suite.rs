@@ -1,0 +1,1 @@
+//! One test binary for the whole suite: a module a promise, linked once.
