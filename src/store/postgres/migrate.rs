@@ -1,0 +1,68 @@
+//! Creates and upgrades reseal's own tables.
+
+use sqlx::{
+    AssertSqlSafe, PgPool,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+use super::Postgres;
+use crate::store::StoreError;
+
+/// Our own table of migrations, so that a control plane that uses sqlx too never meets ours in its own.
+const TABLE: &str = "reseal_migrations";
+
+fn migrator() -> Migrator {
+    let migrations = [(1, "rekey", include_str!("../../../migrations/postgres/0001_rekey.sql"))]
+        .into_iter()
+        .map(|(version, name, sql)| {
+            Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(sql), false)
+        })
+        .collect();
+    let mut migrator = Migrator::with_migrations(migrations);
+    migrator.dangerous_set_table_name(TABLE);
+    migrator.set_locking(false);
+    migrator
+}
+
+/// # Crash safety
+/// One transaction: all migrations or none. A lock of that transaction keeps a second process waiting; sqlx's own
+/// lock belongs to a session, which a pooler does not give us.
+pub(super) async fn apply(pool: &PgPool) -> Result<Vec<String>, StoreError> {
+    let migrator = migrator();
+    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '60s'").await?;
+    sqlx::query("SELECT pg_advisory_xact_lock(7526752397)").persistent(false).execute(&mut *tx).await?;
+    let before = applied(&mut tx).await?;
+    migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
+            StoreError::from(error)
+        }
+        _ => StoreError::NotMigrated,
+    })?;
+    // The migrator's statements are named; a pooler would hand them to the next client.
+    sqlx::Connection::clear_cached_statements(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(migrator
+        .iter()
+        .filter(|migration| !before.contains(&migration.version))
+        .map(|migration| format!("{:04} {}", migration.version, migration.description))
+        .collect())
+}
+
+pub(super) async fn is_current(store: &Postgres) -> Result<bool, StoreError> {
+    let mut tx = store.begin().await?;
+    let applied = applied(&mut tx).await?;
+    Ok(migrator().iter().all(|migration| applied.contains(&migration.version)))
+}
+
+async fn applied(conn: &mut sqlx::PgConnection) -> Result<Vec<i64>, StoreError> {
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass($1) IS NOT NULL")
+        .bind(TABLE)
+        .persistent(false)
+        .fetch_one(&mut *conn)
+        .await?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    let sql = format!("SELECT version FROM {TABLE} WHERE success");
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).persistent(false).fetch_all(conn).await?)
+}

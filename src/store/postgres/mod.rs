@@ -1,0 +1,271 @@
+//! Postgres, 13 or later, directly or through a transaction pooler.
+//!
+//! Every statement runs in an explicit transaction that sets its own time-outs, with no named prepared statement,
+//! no start-up parameter and no session state, so that any server connection behind a pooler serves as well as
+//! any other.
+
+use async_trait::async_trait;
+use sqlx::{PgPool, PgTransaction, postgres::PgPoolOptions};
+
+use super::{
+    Batch, Claim, Committed, Inspection, KeyKind, KeyRange, Lease, NewRun, Page, PageLimits, PageSender,
+    Quarantined, RowKey, RunRow, RunState, Store, StoreError, Tally, Target, TargetName, WrappedDataKey,
+};
+
+mod connect;
+mod inspect;
+mod migrate;
+mod swap;
+mod table;
+
+pub use connect::Tls;
+
+mod control {
+    crate::store::control::control_queries! {
+        database: Postgres,
+        now: "clock_timestamp()",
+        lease_end: "clock_timestamp() + interval '20 seconds'",
+        milliseconds: ("CAST(extract(epoch FROM ", ") * 1000 AS bigint)"),
+        uuid_cast: "::uuid",
+        text_cast: "::text",
+        skip_locked: "FOR UPDATE SKIP LOCKED",
+        persistent: false,
+    }
+}
+
+/// What every transaction begins with (`docs/protocol.md`, short transactions).
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off";
+
+/// For the commit of a batch: lost with the server's memory, it is done again. The plan is pinned to one index
+/// look-up a row: with the row estimate of an array the planner may otherwise scan the whole table for each batch.
+const BEGIN_BATCH: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
+     SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
+     SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off; \
+     SET LOCAL max_parallel_workers_per_gather = 0";
+
+/// For the one long transaction: everything as one snapshot sees it, from the heap alone.
+const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
+     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10min'; \
+     SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL row_security = off; \
+     SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off";
+
+/// A Postgres database.
+#[derive(Debug)]
+pub struct Postgres {
+    pool: PgPool,
+}
+
+impl Postgres {
+    /// Connects to the server that `url` names, with at most `connections` connections.
+    ///
+    /// # Errors
+    /// A URL that can't be used, a server that can't be reached within 10 s, or one whose certificate or password
+    /// exchange fails. No error shows the URL.
+    pub async fn connect(
+        url: &crate::secret::SecretText,
+        tls: Option<Tls>,
+        connections: u32,
+    ) -> Result<Self, StoreError> {
+        let options = connect::options(url, tls)?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(std::time::Duration::from_secs(10))
+            .connect_with(options)
+            .await?;
+        Ok(Self { pool })
+    }
+
+    async fn begin(&self) -> Result<PgTransaction<'static>, StoreError> {
+        Ok(self.pool.begin_with(BEGIN).await?)
+    }
+
+    async fn begin_batch(&self) -> Result<PgTransaction<'static>, StoreError> {
+        Ok(self.pool.begin_with(BEGIN_BATCH).await?)
+    }
+}
+
+/// Runs one of the control queries in a transaction of its own.
+macro_rules! in_transaction {
+    ($self:ident, $query:ident $(, $argument:expr)*) => {{
+        let mut tx = $self.begin().await?;
+        let answer = control::$query(&mut tx $(, $argument)*).await?;
+        tx.commit().await?;
+        Ok(answer)
+    }};
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        migrate::apply(&self.pool).await
+    }
+
+    async fn is_migrated(&self) -> Result<bool, StoreError> {
+        migrate::is_current(self).await
+    }
+
+    async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError> {
+        let mut tx = self.begin().await?;
+        inspect::inspect(&mut tx, name).await
+    }
+
+    async fn register(&self, target: &Target) -> Result<(), StoreError> {
+        in_transaction!(self, register, target)
+    }
+
+    async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
+        let mut tx = self.begin().await?;
+        table::count(&mut tx, target).await
+    }
+
+    async fn sample(&self, target: &Target, count: usize, limits: PageLimits) -> Result<Page, StoreError> {
+        let mut tx = self.begin().await?;
+        table::sample(&mut tx, target, count, limits).await
+    }
+
+    async fn split_points(&self, target: &Target, rows: u64, parts: u64) -> Result<Vec<RowKey>, StoreError> {
+        let mut tx = self.begin().await?;
+        table::split_points(&mut tx, target, rows, parts).await
+    }
+
+    async fn read_page(
+        &self,
+        target: &Target,
+        range: &KeyRange,
+        after: Option<&RowKey>,
+        limits: PageLimits,
+    ) -> Result<Page, StoreError> {
+        let mut tx = self.begin_batch().await?;
+        let page = table::read_page(&mut tx, target, range, after, limits).await?;
+        tx.commit().await?;
+        Ok(page)
+    }
+
+    async fn read_rows(&self, target: &Target, keys: &[RowKey], limits: PageLimits) -> Result<Page, StoreError> {
+        let mut tx = self.begin_batch().await?;
+        let page = table::read_rows(&mut tx, target, keys, limits).await?;
+        tx.commit().await?;
+        Ok(page)
+    }
+
+    async fn snapshot(&self, target: &Target, limits: PageLimits, pages: PageSender) -> Result<u64, StoreError> {
+        let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
+        let count = table::count(&mut tx, target).await?;
+        table::scan(&mut tx, target, limits, pages).await?;
+        Ok(count)
+    }
+
+    async fn fingerprint(
+        &self,
+        target: &Target,
+        key: &RowKey,
+        column: usize,
+    ) -> Result<Option<[u8; 32]>, StoreError> {
+        let mut tx = self.begin().await?;
+        table::fingerprint(&mut tx, target, key, column).await
+    }
+
+    async fn data_keys(&self, purpose: Option<&str>) -> Result<Vec<WrappedDataKey>, StoreError> {
+        in_transaction!(self, data_keys, purpose)
+    }
+
+    async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
+        in_transaction!(self, add_data_key, key)
+    }
+
+    async fn open_run(&self, target: &str) -> Result<Option<RunRow>, StoreError> {
+        in_transaction!(self, open_run, target)
+    }
+
+    async fn latest_run(&self, target: &str) -> Result<Option<RunRow>, StoreError> {
+        in_transaction!(self, latest_run, target)
+    }
+
+    async fn create_run(&self, run: &NewRun) -> Result<RunRow, StoreError> {
+        let mut tx = self.begin().await?;
+        control::create_run(&mut tx, run).await?;
+        let open = control::open_run(&mut tx, &run.target).await?;
+        tx.commit().await?;
+        open.ok_or_else(|| StoreError::Missing { what: format!("open run of {}", run.target) })
+    }
+
+    async fn run(&self, run_id: &str) -> Result<RunRow, StoreError> {
+        in_transaction!(self, run, run_id)
+    }
+
+    async fn move_run(&self, run: &RunRow, to: RunState) -> Result<bool, StoreError> {
+        in_transaction!(self, move_run, run, to)
+    }
+
+    async fn next_sweep(&self, run: &RunRow, chased: i64) -> Result<bool, StoreError> {
+        in_transaction!(self, next_sweep, run, chased)
+    }
+
+    async fn tally(&self, run_id: &str, sweep: Option<i64>) -> Result<Tally, StoreError> {
+        in_transaction!(self, tally, run_id, sweep)
+    }
+
+    async fn claim(&self, run: &RunRow, worker: &str, kind: KeyKind) -> Result<Claim, StoreError> {
+        in_transaction!(self, claim, run, worker, kind)
+    }
+
+    async fn renew(&self, lease: &Lease) -> Result<bool, StoreError> {
+        in_transaction!(self, renew, lease)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
+        let released: Result<bool, StoreError> = in_transaction!(self, release, lease);
+        released.map(drop)
+    }
+
+    async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>) -> Result<Committed, StoreError> {
+        let mut tx = self.begin_batch().await?;
+        let committed = swap::commit(&mut tx, target, lease, batch).await?;
+        if matches!(committed, Committed::Done(_)) {
+            tx.commit().await?;
+        }
+        Ok(committed)
+    }
+
+    async fn quarantine(
+        &self,
+        target: &str,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<Quarantined>, StoreError> {
+        in_transaction!(self, quarantine, target, after, limit)
+    }
+
+    async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError> {
+        in_transaction!(self, quarantine_size, target)
+    }
+
+    async fn settle_quarantined(
+        &self,
+        target: &Target,
+        key: &RowKey,
+        column: usize,
+        swap: Option<(&[u8], &[u8])>,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        let settled = swap::settle_quarantined(&mut tx, target, key, column, swap).await?;
+        if settled {
+            tx.commit().await?;
+        }
+        Ok(settled)
+    }
+}
+
+/// A query that leaves no named statement behind.
+fn query(sql: String) -> sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments> {
+    sqlx::query(sqlx::AssertSqlSafe(sql)).persistent(false)
+}
+
+/// `name` as an SQL identifier.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,278 @@
+//! Reading the target's rows.
+
+use futures_util::{StreamExt, TryStreamExt};
+use sqlx::{PgConnection, Row, postgres::PgRow};
+
+use super::{query, quote};
+use crate::{
+    envelope::Encoding,
+    store::{Column, KeyKind, KeyRange, Page, PageLimits, PageSender, RowKey, StoreError, Target},
+};
+
+type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+/// `"schema"."table"`.
+pub(super) fn table_name(target: &Target) -> String {
+    format!("{}.{}", quote(&target.schema), quote(&target.table))
+}
+
+/// The key and the cells, as [`page_from`] reads them: a cell that holds nothing is NULL, and one above the limit is
+/// empty, so that its bytes never leave the server.
+fn select_list(target: &Target, limits: PageLimits) -> String {
+    let key = quote(&target.key_column);
+    let mut list = match target.key_kind {
+        KeyKind::Integer => format!("CAST({key} AS bigint)"),
+        KeyKind::Uuid | KeyKind::Text => key,
+    };
+    for column in &target.columns {
+        let (name, max) = (quote(&column.name), limits.value);
+        let empty = match column.encoding {
+            Encoding::Bytes => "''::bytea",
+            Encoding::Base64 => "''",
+        };
+        list.push_str(&format!(
+            ", CASE WHEN octet_length({name}) BETWEEN 1 AND {max} THEN {name} \
+             WHEN octet_length({name}) > {max} THEN {empty} END"
+        ));
+    }
+    list
+}
+
+pub(super) async fn count(conn: &mut PgConnection, target: &Target) -> Result<u64, StoreError> {
+    let row = query(format!("SELECT count(*) FROM {}", table_name(target))).fetch_one(conn).await?;
+    Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
+}
+
+/// The rows of `range` after `after`, in the key's own order, which its index has.
+pub(super) async fn read_page(
+    conn: &mut PgConnection,
+    target: &Target,
+    range: &KeyRange,
+    after: Option<&RowKey>,
+    limits: PageLimits,
+) -> Result<Page, StoreError> {
+    let key = quote(&target.key_column);
+    let lower = after.or(range.lo.as_ref());
+    let mut conditions = Vec::new();
+    if lower.is_some() {
+        conditions.push(format!("{key} > $1"));
+    }
+    if range.hi.is_some() {
+        conditions.push(format!("{key} <= ${}", conditions.len() + 1));
+    }
+    let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+    let sql = format!(
+        "SELECT {} FROM {} {filter} ORDER BY {key} LIMIT {}",
+        select_list(target, limits),
+        table_name(target),
+        limits.rows
+    );
+    let query = [lower, range.hi.as_ref()].into_iter().flatten().fold(query(sql), bind_key);
+    page_from(conn, query, target, limits).await
+}
+
+/// The rows with these keys, in no particular order.
+pub(super) async fn read_rows(
+    conn: &mut PgConnection,
+    target: &Target,
+    keys: &[RowKey],
+    limits: PageLimits,
+) -> Result<Page, StoreError> {
+    let sql = format!(
+        "SELECT {} FROM {} WHERE {} = ANY($1)",
+        select_list(target, limits),
+        table_name(target),
+        quote(&target.key_column)
+    );
+    page_from(conn, bind_keys(query(sql), target.key_kind, keys.iter()), target, limits).await
+}
+
+/// About `count` rows, from blocks all over the heap.
+pub(super) async fn sample(
+    conn: &mut PgConnection,
+    target: &Target,
+    count: usize,
+    limits: PageLimits,
+) -> Result<Page, StoreError> {
+    let table = table_name(target);
+    let percent = sample_percent(conn, target, 20 * count).await?;
+    let sql = format!(
+        "SELECT {} FROM {table} TABLESAMPLE SYSTEM ({percent}) ORDER BY random() LIMIT {count}",
+        select_list(target, limits)
+    );
+    let page = page_from(conn, query(sql), target, limits).await?;
+    if !page.keys.is_empty() {
+        return Ok(page);
+    }
+    let sql = format!("SELECT {} FROM {table} LIMIT {count}", select_list(target, limits));
+    page_from(conn, query(sql), target, limits).await
+}
+
+/// Keys at even distances among a sample of about 300 keys a part.
+pub(super) async fn split_points(
+    conn: &mut PgConnection,
+    target: &Target,
+    rows: u64,
+    parts: u64,
+) -> Result<Vec<RowKey>, StoreError> {
+    if parts < 2 {
+        return Ok(Vec::new());
+    }
+    let key = match target.key_kind {
+        KeyKind::Integer => format!("CAST({} AS bigint)", quote(&target.key_column)),
+        KeyKind::Uuid | KeyKind::Text => quote(&target.key_column),
+    };
+    let wanted = usize::try_from(parts.saturating_mul(300).min(rows)).unwrap_or(usize::MAX);
+    let percent = sample_percent(conn, target, wanted).await?;
+    let sql = format!(
+        "SELECT DISTINCT point FROM unnest((SELECT percentile_disc(ARRAY(SELECT part::float8 / {parts} \
+         FROM generate_series(1, {last}) part)) WITHIN GROUP (ORDER BY {key}) \
+         FROM {table} TABLESAMPLE SYSTEM ({percent}))) point WHERE point IS NOT NULL ORDER BY 1",
+        table = table_name(target),
+        last = parts - 1,
+    );
+    let rows = query(sql).fetch_all(conn).await?;
+    rows.iter().map(|row| key_from(row, target.key_kind)).collect()
+}
+
+/// How large a share of the heap's blocks, in percent, holds about `wanted` rows.
+async fn sample_percent(conn: &mut PgConnection, target: &Target, wanted: usize) -> Result<f64, StoreError> {
+    let sql = "SELECT greatest(reltuples, 0)::float8, greatest(pg_relation_size(oid) / 8192, 1)::float8 \
+               FROM pg_class WHERE oid = to_regclass($1)";
+    let row = query(sql.to_owned()).bind(table_name(target)).fetch_one(conn).await?;
+    // A table that was never analyzed has no row count; some 20 rows of two URLs fit a block.
+    let (tuples, blocks): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
+    let rows = if tuples > 0.0 { tuples } else { blocks * 20.0 };
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 52 bits")]
+    let wanted = wanted as f64;
+    // Below some hundred blocks a share of the blocks is no fair share of the rows.
+    Ok(if blocks < 200.0 { 100.0 } else { (wanted / rows * 100.0).clamp(0.001, 100.0) })
+}
+
+/// Sends every row of the table to `pages` through a server-side cursor; stops when nobody listens any more.
+pub(super) async fn scan(
+    conn: &mut PgConnection,
+    target: &Target,
+    limits: PageLimits,
+    pages: PageSender,
+) -> Result<(), StoreError> {
+    let cursor =
+        format!("DECLARE reseal_scan NO SCROLL CURSOR FOR SELECT {} FROM {}", select_list(target, limits), table_name(target));
+    query(cursor).execute(&mut *conn).await?;
+    let mut rows = limits.rows.min(100);
+    loop {
+        let mut fetched = query(format!("FETCH {rows} FROM reseal_scan")).fetch(&mut *conn);
+        let mut page = Page::new(target.columns.len());
+        let mut total = 0;
+        while let Some(row) = fetched.try_next().await? {
+            total += 1;
+            push_row(&mut page, &row, target)?;
+            if page.cells.byte_len() >= limits.bytes {
+                // A cursor can't give a row back: hand over what there is, and fetch less next time.
+                let full = std::mem::replace(&mut page, Page::new(target.columns.len()));
+                rows = (full.keys.len() / 2).max(1);
+                if pages.send(full).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        drop(fetched);
+        if total == 0 {
+            return Ok(());
+        }
+        if !page.keys.is_empty() {
+            if page.cells.byte_len() < limits.bytes / 2 {
+                rows = (rows * 2).min(limits.rows);
+            }
+            if pages.send(page).await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+pub(super) async fn fingerprint(
+    conn: &mut PgConnection,
+    target: &Target,
+    key: &RowKey,
+    column: usize,
+) -> Result<Option<[u8; 32]>, StoreError> {
+    let Column { name, encoding } = &target.columns[column];
+    let bytes = match encoding {
+        Encoding::Bytes => quote(name),
+        Encoding::Base64 => format!("convert_to({}, 'UTF8')", quote(name)),
+    };
+    let sql = format!(
+        "SELECT sha256({bytes}) FROM {} WHERE {} = $1",
+        table_name(target),
+        quote(&target.key_column)
+    );
+    let row = bind_key(query(sql), key).fetch_optional(conn).await?;
+    let hash = row.map(|row| row.try_get::<Option<Vec<u8>>, _>(0)).transpose()?.flatten();
+    Ok(hash.and_then(|hash| hash.try_into().ok()))
+}
+
+/// Reads rows until the page is full; the rest of the answer is read off and dropped, and will be asked for again.
+async fn page_from(
+    conn: &mut PgConnection,
+    query: Query,
+    target: &Target,
+    limits: PageLimits,
+) -> Result<Page, StoreError> {
+    let mut page = Page::new(target.columns.len());
+    let mut rows = query.fetch(conn);
+    while let Some(row) = rows.next().await.transpose()? {
+        if page.last {
+            push_row(&mut page, &row, target)?;
+        }
+        page.last = page.cells.byte_len() < limits.bytes;
+    }
+    page.last &= page.keys.len() < limits.rows;
+    Ok(page)
+}
+
+fn push_row(page: &mut Page, row: &PgRow, target: &Target) -> Result<(), StoreError> {
+    page.keys.push(key_from(row, target.key_kind)?);
+    for (position, column) in (1..).zip(&target.columns) {
+        let cell: Option<&[u8]> = match column.encoding {
+            Encoding::Bytes => row.try_get(position)?,
+            Encoding::Base64 => row.try_get::<Option<&str>, _>(position)?.map(str::as_bytes),
+        };
+        page.cells.push(cell);
+    }
+    Ok(())
+}
+
+pub(super) fn key_from(row: &PgRow, kind: KeyKind) -> Result<RowKey, StoreError> {
+    Ok(match kind {
+        KeyKind::Uuid => RowKey::Uuid(row.try_get(0)?),
+        KeyKind::Integer => RowKey::Integer(row.try_get(0)?),
+        KeyKind::Text => RowKey::Text(row.try_get(0)?),
+    })
+}
+
+/// Binds one key with its own type, so that the key's index serves.
+pub(super) fn bind_key(query: Query, key: &RowKey) -> Query {
+    match key {
+        RowKey::Uuid(key) => query.bind(*key),
+        RowKey::Integer(key) => query.bind(*key),
+        RowKey::Text(key) => query.bind(key.as_str()),
+    }
+}
+
+/// Binds keys, all of `kind`, as one array.
+pub(super) fn bind_keys<'a>(query: Query, kind: KeyKind, keys: impl Iterator<Item = &'a RowKey>) -> Query {
+    match kind {
+        KeyKind::Uuid => query.bind(
+            keys.filter_map(|key| if let RowKey::Uuid(key) = key { Some(*key) } else { None }).collect::<Vec<_>>(),
+        ),
+        KeyKind::Integer => query.bind(
+            keys.filter_map(|key| if let RowKey::Integer(key) = key { Some(*key) } else { None })
+                .collect::<Vec<_>>(),
+        ),
+        KeyKind::Text => query.bind(
+            keys.filter_map(|key| if let RowKey::Text(key) = key { Some(key.as_str()) } else { None })
+                .collect::<Vec<_>>(),
+        ),
+    }
+}

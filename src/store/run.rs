@@ -1,0 +1,316 @@
+//! What a store keeps of a run: its row, its shards and their leases, its counters, its quarantine.
+
+use std::{
+    ops::{AddAssign, Range},
+    str::FromStr,
+};
+
+use uuid::Uuid;
+
+use super::{Cells, RowKey};
+
+/// Counters of cells, and of rows where it says so. Deltas may be negative.
+///
+/// `total = rekeyed + current + empty + quarantined + vanished`, always: [`Tally::sums`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Rows read, counted once a sweep.
+    pub scanned: i64,
+    /// Cells replaced by a value under the new key.
+    pub rekeyed: i64,
+    /// Cells that were under the new key already.
+    pub current: i64,
+    /// NULL and zero-length cells.
+    pub empty: i64,
+    /// Cells put into quarantine.
+    pub quarantined: i64,
+    /// Cells whose row was gone when the batch was committed.
+    pub vanished: i64,
+    /// Cells settled, each once.
+    pub total: i64,
+    /// Times that somebody else changed a cell between our read and our commit.
+    pub conflicts: i64,
+    /// Cells left to the next sweep.
+    pub deferred: i64,
+    /// Re-keyed values that don't look like a URL.
+    pub not_urls: i64,
+    /// Calls to a KMS.
+    pub kms_calls: i64,
+}
+
+impl Tally {
+    /// Whether the counts add up.
+    pub fn sums(&self) -> bool {
+        self.total == self.rekeyed + self.current + self.empty + self.quarantined + self.vanished
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.scanned += other.scanned;
+        self.rekeyed += other.rekeyed;
+        self.current += other.current;
+        self.empty += other.empty;
+        self.quarantined += other.quarantined;
+        self.vanished += other.vanished;
+        self.total += other.total;
+        self.conflicts += other.conflicts;
+        self.deferred += other.deferred;
+        self.not_urls += other.not_urls;
+        self.kms_calls += other.kms_calls;
+    }
+}
+
+/// A range of keys: after `lo`, up to and including `hi`; `None` is without bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyRange {
+    /// Exclusive.
+    pub lo: Option<RowKey>,
+    /// Inclusive.
+    pub hi: Option<RowKey>,
+}
+
+impl KeyRange {
+    /// Every row.
+    pub const ALL: Self = Self { lo: None, hi: None };
+}
+
+/// The states of a run. `Running` and `Paused` are open; the others are final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// Workers may take shards.
+    Running,
+    /// Workers finish their batch and wait.
+    Paused,
+    /// Ended with a clean sweep and an empty quarantine.
+    Complete,
+    /// Ended with a clean sweep; some values are in quarantine.
+    Quarantined,
+    /// Ended because old-key values kept appearing.
+    Chased,
+    /// Ended by an error that no retry mends.
+    Failed,
+}
+
+impl RunState {
+    /// The state's name, as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Complete => "complete",
+            Self::Quarantined => "quarantined",
+            Self::Chased => "chased",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether workers may still join.
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Running | Self::Paused)
+    }
+}
+
+impl FromStr for RunState {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        [Self::Running, Self::Paused, Self::Complete, Self::Quarantined, Self::Chased, Self::Failed]
+            .into_iter()
+            .find(|state| state.as_str() == name)
+            .ok_or(())
+    }
+}
+
+/// A run as stored.
+#[derive(Debug, Clone)]
+pub struct RunRow {
+    /// A ULID: sorts by time.
+    pub run_id: String,
+    /// The target's logical name.
+    pub target: String,
+    /// JSON that names format and keys; a store only compares it.
+    pub keys: String,
+    /// Where the run stands.
+    pub state: RunState,
+    /// The sweep under way, from 1.
+    pub sweep: i64,
+    /// How many sweeps after the first found new old-key values, in a row.
+    pub chased: i64,
+    /// Rows when the run was opened, for progress only.
+    pub row_count: i64,
+    /// Unix milliseconds, by the database's clock.
+    pub created_ms: i64,
+    /// Unix milliseconds, by the database's clock, when the run ended.
+    pub finished_ms: Option<i64>,
+}
+
+/// A run to open.
+#[derive(Debug)]
+pub struct NewRun {
+    /// A ULID.
+    pub run_id: String,
+    /// The target's logical name.
+    pub target: String,
+    /// See [`RunRow::keys`].
+    pub keys: String,
+    /// See [`RunRow::row_count`].
+    pub row_count: i64,
+    /// The shards of every sweep.
+    pub ranges: Vec<KeyRange>,
+}
+
+/// A shard that a worker holds. Its fence number grows with every claim: a worker that was presumed dead and comes
+/// back holds an old number, and can't commit.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The run.
+    pub run_id: String,
+    /// The sweep.
+    pub sweep: i64,
+    /// The shard's number within the sweep.
+    pub shard: i64,
+    /// The fencing number.
+    pub fence: i64,
+    /// The shard's keys.
+    pub range: KeyRange,
+    /// Every row up to here was dealt with by an earlier holder.
+    pub cursor: Option<RowKey>,
+}
+
+/// What [`Store::claim`](super::Store::claim) found.
+#[derive(Debug)]
+pub enum Claim {
+    /// A shard, now ours for 20 s.
+    Leased(Box<Lease>),
+    /// Every shard that is left is in another worker's hands.
+    Busy,
+    /// No shard of this sweep is left.
+    SweepDone,
+}
+
+/// Where a batch leaves its shard.
+#[derive(Debug)]
+pub struct Checkpoint<'a> {
+    /// The last row dealt with, or `None` to leave the cursor where it is.
+    pub cursor: Option<&'a RowKey>,
+    /// Whether the shard is done with this batch.
+    pub done: bool,
+    /// What the batch adds to the shard's counters if every swap holds; the store corrects it for those that don't.
+    pub tally: Tally,
+}
+
+/// One batch: cells to swap, cells to quarantine, and the checkpoint.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    /// The rows' keys.
+    pub keys: &'a [RowKey],
+    /// The stored bytes that were opened, row by row as `keys`.
+    pub old: &'a Cells,
+    /// The bytes to store, row by row; `None` leaves the cell.
+    pub new: &'a Cells,
+    /// Which rows of the three above belong to this batch.
+    pub rows: Range<usize>,
+    /// Cells that could not be opened. In a later sweep a record that is there already, of the same run and the
+    /// same bytes, is only touched and not counted again.
+    pub quarantined: &'a [Quarantined],
+    /// The shard's next checkpoint.
+    pub checkpoint: Checkpoint<'a>,
+}
+
+/// How a commit ended.
+#[derive(Debug)]
+pub enum Committed {
+    /// The batch is in, but for these cells, which were not ours any more.
+    Done(Vec<Unsettled>),
+    /// The shard is another worker's now; nothing was written.
+    Fenced,
+}
+
+/// A cell that somebody else changed first. It was counted as a conflict and as deferred.
+#[derive(Debug)]
+pub struct Unsettled {
+    /// Its row, as an index into [`Batch::keys`].
+    pub row: usize,
+    /// Its column.
+    pub column: usize,
+    /// What it holds now, read as a page is read; see [`Cells::at`].
+    pub now: Option<Vec<u8>>,
+}
+
+/// A cell in quarantine. Never its plaintext, nor its ciphertext.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quarantined {
+    /// The row's key, as text.
+    pub row_key: String,
+    /// The column's name.
+    pub column: String,
+    /// Why, one word.
+    pub reason: String,
+    /// SHA-256 of the stored bytes.
+    pub sha256: [u8; 32],
+    /// Unix milliseconds by the database's clock; ignored when written.
+    pub first_seen_ms: i64,
+    /// Unix milliseconds by the database's clock; ignored when written.
+    pub last_seen_ms: i64,
+}
+
+/// The states of a data key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DataKeyState {
+    /// Opens values, and seals new ones.
+    Active,
+    /// Opens values.
+    Draining,
+    /// Neither; kept until it is destroyed.
+    Retired,
+    /// Its wrapped bytes are gone.
+    Destroyed,
+}
+
+impl DataKeyState {
+    /// The state's name, as stored and as shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Retired => "retired",
+            Self::Destroyed => "destroyed",
+        }
+    }
+
+    /// Whether a reader may open values under a key in this state.
+    pub fn opens(self) -> bool {
+        matches!(self, Self::Active | Self::Draining)
+    }
+}
+
+impl FromStr for DataKeyState {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        [Self::Active, Self::Draining, Self::Retired, Self::Destroyed]
+            .into_iter()
+            .find(|state| state.as_str() == name)
+            .ok_or(())
+    }
+}
+
+/// A row of the registry of data keys (`docs/formats.md`, v3).
+#[derive(Debug, Clone)]
+pub struct WrappedDataKey {
+    /// The key's id, which commits to the key.
+    pub key_id: [u8; 16],
+    /// Names this wrapping in the encryption context.
+    pub wrap_id: Uuid,
+    /// The logical table that the key is for.
+    pub purpose: String,
+    /// The resolved name of the KMS key that wraps it.
+    pub kms: String,
+    /// The wrapped bytes; empty once destroyed.
+    pub wrapped: Vec<u8>,
+    /// Its state.
+    pub state: DataKeyState,
+    /// Unix milliseconds by the database's clock; ignored when written.
+    pub created_ms: i64,
+}

@@ -1,0 +1,106 @@
+//! The table to re-key: what is asked for, what it is, and what stands in the way.
+
+use serde::{Deserialize, Serialize};
+
+use super::KeyKind;
+use crate::envelope::Encoding;
+
+/// A table as the operator names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetName {
+    /// The logical name that v3 values are bound to; the bare table name unless configured.
+    pub logical: Option<String>,
+    /// The schema; the search path's where not given. SQLite: an attached database, always `main`.
+    pub schema: Option<String>,
+    /// The table.
+    pub table: String,
+    /// The primary key's only column.
+    pub key_column: String,
+    /// The columns that hold values.
+    pub columns: Vec<String>,
+}
+
+impl TargetName {
+    /// The logical name.
+    pub fn logical(&self) -> &str {
+        self.logical.as_deref().unwrap_or(&self.table)
+    }
+}
+
+/// A column that holds values.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// How it holds a value: bytes, or base64 in text.
+    pub encoding: Encoding,
+}
+
+/// A table that was found fit to re-key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Target {
+    /// The logical name.
+    pub name: String,
+    /// The schema.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// Postgres: the table's OID. SQLite: 0.
+    pub oid: i64,
+    /// The primary key's column.
+    pub key_column: String,
+    /// Its type.
+    pub key_kind: KeyKind,
+    /// The columns that hold values.
+    pub columns: Vec<Column>,
+    /// Whether triggers of somebody else's fire on an update of these columns, so that every row is read again
+    /// after it was written.
+    #[serde(skip)]
+    pub has_triggers: bool,
+}
+
+impl Target {
+    /// The position of a column, by name.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|column| column.name == name)
+    }
+}
+
+/// Something about a table that a re-key must know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Whether it forbids a run.
+    pub refuses: bool,
+    /// What was found; names things, never values.
+    pub what: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl Finding {
+    /// A finding that forbids a run.
+    pub fn refusal(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { refuses: true, what: what.into(), hint: hint.into() }
+    }
+
+    /// A finding to know of.
+    pub fn warning(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { refuses: false, what: what.into(), hint: hint.into() }
+    }
+}
+
+/// What [`Store::inspect`](super::Store::inspect) found.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The table, when it is clear what it is.
+    pub target: Option<Target>,
+    /// Everything found, refusals first.
+    pub findings: Vec<Finding>,
+}
+
+impl Inspection {
+    /// The findings that forbid a run.
+    pub fn refusals(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.refuses)
+    }
+}
