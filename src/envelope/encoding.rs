@@ -3,7 +3,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 
 /// How a column holds the bytes of a value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Encoding {
     /// `bytea` and `BLOB`: the bytes themselves.
     Bytes,

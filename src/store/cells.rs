@@ -44,7 +44,8 @@ impl RowKey {
         match self {
             Self::Uuid(uuid) => out.push_str(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer())),
             Self::Integer(integer) => {
-                fmt::Write::write_fmt(out, format_args!("{integer}")).expect("writing to a string can't fail");
+                fmt::Write::write_fmt(out, format_args!("{integer}"))
+                    .expect("writing to a string can't fail");
             }
             Self::Text(text) => out.push_str(text),
         }

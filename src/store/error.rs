@@ -67,7 +67,8 @@ impl StoreError {
 
 /// The SQLSTATEs, whole or by class, that pass: deadlock, serialization, lock and statement time-outs, an idle
 /// transaction cut off, a server going down or coming up, and lost connections (PostgreSQL, Appendix A).
-const TRANSIENT_SQLSTATES: [&str; 9] = ["40P01", "40001", "55P03", "57014", "25P03", "57P0", "08", "53300", "25006"];
+const TRANSIENT_SQLSTATES: [&str; 9] =
+    ["40P01", "40001", "55P03", "57014", "25P03", "57P0", "08", "53300", "25006"];
 
 /// SQLite's BUSY, LOCKED, their extended codes, and IOERR_LOCK-like ones come with these primary codes.
 fn is_transient_sqlite(code: &str) -> bool {
@@ -87,14 +88,18 @@ impl From<sqlx::Error> for StoreError {
                 (transient, code, database.message().to_owned())
             }
             sqlx::Error::Io(io) => (true, "io".to_owned(), io.kind().to_string()),
-            sqlx::Error::Protocol(_) => (true, "protocol".to_owned(), "the connection was cut off".to_owned()),
+            sqlx::Error::Protocol(_) => {
+                (true, "protocol".to_owned(), "the connection was cut off".to_owned())
+            }
             sqlx::Error::PoolTimedOut => {
                 (true, "timeout".to_owned(), "no connection could be had in time".to_owned())
             }
             sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
                 (true, "closed".to_owned(), "the connection was closed".to_owned())
             }
-            sqlx::Error::Tls(_) => (false, "tls".to_owned(), "the server's certificate is not accepted".to_owned()),
+            sqlx::Error::Tls(_) => {
+                (false, "tls".to_owned(), "the server's certificate is not accepted".to_owned())
+            }
             sqlx::Error::Configuration(_) => {
                 (false, "configuration".to_owned(), "the database URL is not usable".to_owned())
             }

@@ -15,12 +15,11 @@ pub mod postgres;
 mod run;
 mod schema;
 
-
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use error::StoreError;
 pub use run::{
-    Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow, RunState,
-    Tally, Unsettled, WrappedDataKey,
+    Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
+    RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
 
@@ -79,13 +78,23 @@ pub trait Store: Debug + Send + Sync {
     ) -> Result<Page, StoreError>;
 
     /// The rows with these keys that exist, in no particular order.
-    async fn read_rows(&self, target: &Target, keys: &[RowKey], limits: PageLimits) -> Result<Page, StoreError>;
+    async fn read_rows(
+        &self,
+        target: &Target,
+        keys: &[RowKey],
+        limits: PageLimits,
+    ) -> Result<Page, StoreError>;
 
     /// Sends every row of the table, as one snapshot sees it, and returns `count(*)` of the same snapshot.
     ///
     /// Row security is off and no index but the heap itself is trusted, so that what hid a row from a sweep can't
     /// hide it here too.
-    async fn snapshot(&self, target: &Target, limits: PageLimits, pages: PageSender) -> Result<u64, StoreError>;
+    async fn snapshot(
+        &self,
+        target: &Target,
+        limits: PageLimits,
+        pages: PageSender,
+    ) -> Result<u64, StoreError>;
 
     /// SHA-256 of one stored value, however large; `None` when the row or the value is gone.
     async fn fingerprint(
@@ -147,7 +156,8 @@ pub trait Store: Debug + Send + Sync {
     /// # Crash safety
     /// One transaction, which begins with the fence check. If the process dies before this returns, a later
     /// worker finds either all of it or none of it.
-    async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>) -> Result<Committed, StoreError>;
+    async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
+    -> Result<Committed, StoreError>;
 
     // --- quarantine ---
 

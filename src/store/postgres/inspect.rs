@@ -180,7 +180,11 @@ async fn columns(
 }
 
 /// Triggers of somebody else's that fire on UPDATE: whether there is one.
-async fn triggers(conn: &mut PgConnection, oid: i64, findings: &mut Vec<Finding>) -> Result<bool, StoreError> {
+async fn triggers(
+    conn: &mut PgConnection,
+    oid: i64,
+    findings: &mut Vec<Finding>,
+) -> Result<bool, StoreError> {
     let sql = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal \
                AND tgenabled <> 'D' AND tgtype & 16 <> 0 AND tgname NOT LIKE 'reseal\\_%' ORDER BY 1";
     let rows = query(sql.to_owned()).bind(oid).fetch_all(conn).await?;
@@ -235,7 +239,8 @@ async fn server(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<
         ));
     }
     if row.try_get::<i32, _>(2)? < 130_000 {
-        findings.push(Finding::warning("this server is older than Postgres 13", "reseal is tested from 13 on"));
+        findings
+            .push(Finding::warning("this server is older than Postgres 13", "reseal is tested from 13 on"));
     }
     Ok(())
 }

@@ -15,7 +15,13 @@ fn migrator() -> Migrator {
     let migrations = [(1, "rekey", include_str!("../../../migrations/postgres/0001_rekey.sql"))]
         .into_iter()
         .map(|(version, name, sql)| {
-            Migration::new(version, name.into(), MigrationType::Simple, sqlx::SqlSafeStr::into_sql_str(sql), false)
+            Migration::new(
+                version,
+                name.into(),
+                MigrationType::Simple,
+                sqlx::SqlSafeStr::into_sql_str(sql),
+                false,
+            )
         })
         .collect();
     let mut migrator = Migrator::with_migrations(migrations);
@@ -29,13 +35,13 @@ fn migrator() -> Migrator {
 /// lock belongs to a session, which a pooler does not give us.
 pub(super) async fn apply(pool: &PgPool) -> Result<Vec<String>, StoreError> {
     let migrator = migrator();
-    let mut tx = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '60s'").await?;
+    let mut tx =
+        pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '60s'").await?;
     sqlx::query("SELECT pg_advisory_xact_lock(7526752397)").persistent(false).execute(&mut *tx).await?;
     let before = applied(&mut tx).await?;
     migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
-            StoreError::from(error)
-        }
+        sqlx::migrate::MigrateError::Execute(error)
+        | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => StoreError::from(error),
         _ => StoreError::NotMigrated,
     })?;
     // The migrator's statements are named; a pooler would hand them to the next client.

@@ -145,14 +145,24 @@ impl Store for Postgres {
         Ok(page)
     }
 
-    async fn read_rows(&self, target: &Target, keys: &[RowKey], limits: PageLimits) -> Result<Page, StoreError> {
+    async fn read_rows(
+        &self,
+        target: &Target,
+        keys: &[RowKey],
+        limits: PageLimits,
+    ) -> Result<Page, StoreError> {
         let mut tx = self.begin_batch().await?;
         let page = table::read_rows(&mut tx, target, keys, limits).await?;
         tx.commit().await?;
         Ok(page)
     }
 
-    async fn snapshot(&self, target: &Target, limits: PageLimits, pages: PageSender) -> Result<u64, StoreError> {
+    async fn snapshot(
+        &self,
+        target: &Target,
+        limits: PageLimits,
+        pages: PageSender,
+    ) -> Result<u64, StoreError> {
         let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
         let count = table::count(&mut tx, target).await?;
         table::scan(&mut tx, target, limits, pages).await?;
@@ -222,7 +232,12 @@ impl Store for Postgres {
         released.map(drop)
     }
 
-    async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>) -> Result<Committed, StoreError> {
+    async fn commit(
+        &self,
+        target: &Target,
+        lease: &Lease,
+        batch: Batch<'_>,
+    ) -> Result<Committed, StoreError> {
         let mut tx = self.begin_batch().await?;
         let committed = swap::commit(&mut tx, target, lease, batch).await?;
         if matches!(committed, Committed::Done(_)) {

@@ -11,7 +11,9 @@ use super::{
 };
 use crate::{
     envelope::Encoding,
-    store::{Batch, Cells, Checkpoint, Committed, KeyKind, Lease, RowKey, StoreError, Tally, Target, Unsettled},
+    store::{
+        Batch, Cells, Checkpoint, Committed, KeyKind, Lease, RowKey, StoreError, Tally, Target, Unsettled,
+    },
 };
 
 /// Everything a batch does, inside the caller's transaction.
@@ -84,7 +86,9 @@ fn swap_sql(target: &Target) -> String {
         let parameter = 2 * number + 2;
         types.push(format!("${parameter}::{array}, ${}::{array}", parameter + 1));
         names.push(format!("o{number}, n{number}"));
-        sets.push(format!("{name} = CASE WHEN t.{name}{collate} = v.o{number} THEN v.n{number} ELSE t.{name} END"));
+        sets.push(format!(
+            "{name} = CASE WHEN t.{name}{collate} = v.o{number} THEN v.n{number} ELSE t.{name} END"
+        ));
         matches.push(format!("t.{name}{collate} = v.o{number}"));
         counts.push(format!("(CASE WHEN t.{name}{collate} = v.n{number} THEN 1 ELSE 0 END)"));
     }
@@ -114,7 +118,9 @@ fn bind_cells<'a>(
 ) -> Result<sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>, StoreError> {
     Ok(match encoding {
         Encoding::Bytes => update.bind(cells.collect::<Vec<_>>()),
-        Encoding::Base64 => update.bind(cells.map(|cell| cell.map(as_text).transpose()).collect::<Result<Vec<_>, _>>()?),
+        Encoding::Base64 => {
+            update.bind(cells.map(|cell| cell.map(as_text).transpose()).collect::<Result<Vec<_>, _>>()?)
+        }
     })
 }
 
@@ -134,9 +140,13 @@ async fn examine(
     let mut missing: HashMap<&RowKey, usize> = rows.iter().map(|&row| (&batch.keys[row], row)).collect();
     let columns: Vec<String> = target.columns.iter().map(|column| quote(&column.name)).collect();
     let key = quote(&target.key_column);
-    let shown_key = if target.key_kind == KeyKind::Integer { format!("CAST({key} AS bigint)") } else { key.clone() };
-    let sql =
-        format!("SELECT {shown_key}, {} FROM {} WHERE {key} = ANY($1)", columns.join(", "), table_name(target));
+    let shown_key =
+        if target.key_kind == KeyKind::Integer { format!("CAST({key} AS bigint)") } else { key.clone() };
+    let sql = format!(
+        "SELECT {shown_key}, {} FROM {} WHERE {key} = ANY($1)",
+        columns.join(", "),
+        table_name(target)
+    );
     let again = bind_keys(query(sql), target.key_kind, rows.iter().map(|&row| &batch.keys[row]));
     let mut again = again.fetch(&mut *conn);
     let mut unsettled = Vec::new();
@@ -183,7 +193,8 @@ pub(super) async fn settle_quarantined(
     swap: Option<(&[u8], &[u8])>,
 ) -> Result<bool, StoreError> {
     if let Some((old, new)) = swap {
-        let (mut keys, mut before, mut after) = (Vec::new(), Cells::new(target.columns.len()), Cells::new(target.columns.len()));
+        let (mut keys, mut before, mut after) =
+            (Vec::new(), Cells::new(target.columns.len()), Cells::new(target.columns.len()));
         keys.push(key.clone());
         for position in 0..target.columns.len() {
             before.push((position == column).then_some(old));
@@ -198,6 +209,7 @@ pub(super) async fn settle_quarantined(
             return Ok(false);
         }
     }
-    control::remove_from_quarantine(conn, &target.name, &key.to_string(), &target.columns[column].name).await?;
+    control::remove_from_quarantine(conn, &target.name, &key.to_string(), &target.columns[column].name)
+        .await?;
     Ok(true)
 }

@@ -60,7 +60,8 @@ pub(super) async fn read_page(
     if range.hi.is_some() {
         conditions.push(format!("{key} <= ${}", conditions.len() + 1));
     }
-    let filter = if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
+    let filter =
+        if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
     let sql = format!(
         "SELECT {} FROM {} {filter} ORDER BY {key} LIMIT {}",
         select_list(target, limits),
@@ -156,8 +157,11 @@ pub(super) async fn scan(
     limits: PageLimits,
     pages: PageSender,
 ) -> Result<(), StoreError> {
-    let cursor =
-        format!("DECLARE reseal_scan NO SCROLL CURSOR FOR SELECT {} FROM {}", select_list(target, limits), table_name(target));
+    let cursor = format!(
+        "DECLARE reseal_scan NO SCROLL CURSOR FOR SELECT {} FROM {}",
+        select_list(target, limits),
+        table_name(target)
+    );
     query(cursor).execute(&mut *conn).await?;
     let mut rows = limits.rows.min(100);
     loop {
@@ -264,7 +268,8 @@ pub(super) fn bind_key(query: Query, key: &RowKey) -> Query {
 pub(super) fn bind_keys<'a>(query: Query, kind: KeyKind, keys: impl Iterator<Item = &'a RowKey>) -> Query {
     match kind {
         KeyKind::Uuid => query.bind(
-            keys.filter_map(|key| if let RowKey::Uuid(key) = key { Some(*key) } else { None }).collect::<Vec<_>>(),
+            keys.filter_map(|key| if let RowKey::Uuid(key) = key { Some(*key) } else { None })
+                .collect::<Vec<_>>(),
         ),
         KeyKind::Integer => query.bind(
             keys.filter_map(|key| if let RowKey::Integer(key) = key { Some(*key) } else { None })
