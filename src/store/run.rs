@@ -45,6 +45,24 @@ impl Tally {
     }
 }
 
+impl Tally {
+    /// Corrects the count of a cell that was taken for re-keyed and was changed by somebody else first.
+    pub(super) fn conflict(&mut self) {
+        self.rekeyed -= 1;
+        self.total -= 1;
+        self.conflicts += 1;
+        self.deferred += 1;
+    }
+
+    /// Corrects the count of `cells` that were taken for re-keyed, and whose row is gone. After the first sweep
+    /// they count for nothing.
+    pub(super) fn vanish(&mut self, sweep: i64, cells: usize) {
+        let cells = i64::try_from(cells).unwrap_or(i64::MAX);
+        self.rekeyed -= cells;
+        if sweep == 1 { self.vanished += cells } else { self.total -= cells }
+    }
+}
+
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.scanned += other.scanned;

@@ -1,0 +1,117 @@
+//! Sealing under the new key, with proof: what is to be stored is opened again, and compared, before it may be.
+
+use std::sync::Arc;
+
+use super::{
+    kms::{Context, Kms, KmsError},
+    open::{Origin, OriginKey},
+};
+use crate::{
+    envelope::{
+        Format, KeyId,
+        v1::StaticCipher,
+        v2::{RowCipher, Wrapped},
+        v3::{BoundKey, ColumnCipher},
+    },
+    secret::Plaintext,
+};
+
+/// A value that was just sealed does not open to what was sealed, or a data key that was just wrapped does not unwrap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a value that was just sealed does not open again: nothing was written")]
+pub struct ProofFailed;
+
+/// A data key for v2 values, proven to unwrap from the bytes that will be stored.
+pub struct RowKeys {
+    cipher: RowCipher,
+    encrypted_dek: Vec<u8>,
+}
+
+/// Seals the values of one target under the new key.
+pub enum Sealer {
+    /// v1, under a static key.
+    Static(Box<StaticCipher>),
+    /// v2, under data keys of a KMS key: its position among the opener's, and the key.
+    Wrapped(usize, Arc<dyn Kms>),
+    /// v3, under a data key of the registry: its id, and a cipher for each column.
+    Bound(KeyId, Vec<ColumnCipher>),
+}
+
+impl Sealer {
+    /// Seals v3 values of the target with this logical name and these columns.
+    pub fn bound<'a>(key: &BoundKey, table: &str, columns: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::Bound(key.key_id(), columns.into_iter().map(|column| key.for_column(table, column)).collect())
+    }
+
+    /// The format it writes.
+    pub fn format(&self) -> Format {
+        match self {
+            Self::Static(_) => Format::V1,
+            Self::Wrapped(..) => Format::V2,
+            Self::Bound(..) => Format::V3,
+        }
+    }
+
+    /// Whether a value of this origin is where it is to end.
+    pub fn is_current(&self, origin: Origin) -> bool {
+        origin.format == self.format() && origin.key == self.key()
+    }
+
+    fn key(&self) -> OriginKey {
+        match self {
+            Self::Static(cipher) => OriginKey::Static(cipher.id()),
+            Self::Wrapped(position, _) => OriginKey::Kms(*position),
+            Self::Bound(key_id, _) => OriginKey::Data(*key_id),
+        }
+    }
+
+    /// Makes a data key for v2 values, unwraps it again from its wrapped bytes, and compares the two.
+    ///
+    /// `None` for a sealer whose key is at hand. One call generates, one unwraps.
+    ///
+    /// # Errors
+    /// The KMS's; [`KmsError::Blob`] when what it generated does not unwrap to the same key.
+    pub async fn row_keys(&self) -> Result<Option<RowKeys>, KmsError> {
+        let Self::Wrapped(_, kms) = self else { return Ok(None) };
+        let generated = kms.generate_data_key(&Context::new()).await?;
+        let unwrapped = kms.decrypt(&generated.wrapped, &Context::new()).await?;
+        if unwrapped != generated.key {
+            return Err(KmsError::Blob { operation: "Decrypt", code: "OtherKey".to_owned() });
+        }
+        Ok(Some(RowKeys { cipher: RowCipher::new(&unwrapped), encrypted_dek: generated.wrapped }))
+    }
+
+    /// Seals `plaintext` for `row` of `column` into `out`, opens it again into `check`, and compares.
+    ///
+    /// `row_keys` is what [`row_keys`](Self::row_keys) gave, for v2.
+    ///
+    /// # Errors
+    /// [`ProofFailed`]; `out` is then not to be stored.
+    pub fn seal(
+        &self,
+        column: usize,
+        row: &str,
+        row_keys: Option<&RowKeys>,
+        plaintext: &Plaintext,
+        out: &mut Vec<u8>,
+        check: &mut Plaintext,
+    ) -> Result<(), ProofFailed> {
+        match (self, row_keys) {
+            (Self::Static(cipher), _) => {
+                cipher.seal_into(plaintext.expose(), out);
+                cipher.open_into(out, check).map_err(|_| ProofFailed)?;
+            }
+            (Self::Wrapped(..), Some(keys)) => {
+                keys.cipher.seal_into(&keys.encrypted_dek, plaintext.expose(), out).map_err(|_| ProofFailed)?;
+                let wrapped = Wrapped::parse(out).ok_or(ProofFailed)?;
+                keys.cipher.open_into(&wrapped, check).map_err(|_| ProofFailed)?;
+            }
+            (Self::Wrapped(..), None) => return Err(ProofFailed),
+            (Self::Bound(_, ciphers), _) => {
+                ciphers[column].seal_into(row, plaintext.expose(), out);
+                ciphers[column].open_into(row, out, check).map_err(|_| ProofFailed)?;
+            }
+        }
+        if plaintext == check { Ok(()) } else { Err(ProofFailed) }
+    }
+}

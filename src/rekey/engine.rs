@@ -1,0 +1,271 @@
+//! A run, from its first precondition to its last sweep.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::sleep,
+};
+use ulid::Ulid;
+
+use super::{
+    Job, Outcome, RekeyError, Report, Status, Stop, StopSignal,
+    pipeline::{End, Workshop, work},
+    resealer::count,
+    retry::patiently,
+    throttle::Throttle,
+};
+use crate::{
+    keyring::Attempt,
+    secret::Plaintext,
+    store::{Claim, KeyRange, NewRun, RowKey, RunRow, RunState, Store, Tally},
+};
+
+/// Rows a shard, about: what a worker that takes over a dead one's share finds ahead of it, at most.
+const SHARD_ROWS: u64 = 20_000;
+
+/// Shards a run, at most.
+const MOST_SHARDS: u64 = 256;
+
+/// Values sampled before the first write.
+const SAMPLE: usize = 200;
+
+/// Sweeps after the first that may find new old-key values, before the run says that it is being chased.
+const MOST_CHASED: i64 = 3;
+
+/// How long to wait when other workers hold all that is left.
+const BUSY: Duration = Duration::from_millis(300);
+
+/// How often a shard may be lost in a row before a worker gives up.
+const MOST_LOST: u32 = 20;
+
+/// Starts a run on the target, or joins the open one, and works until it is over or `stop` says so.
+///
+/// # Errors
+/// [`RekeyError::Refused`] before anything was written; any other error leaves the run open, to be gone on with.
+///
+/// # Crash safety
+/// At every instant every cell opens, to the same plaintext, under the old keys or the new one. A process that dies
+/// leaves leases that run out after 20 s, and nothing else.
+pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> Result<Report, RekeyError> {
+    let started = Instant::now();
+    let job = Arc::new(job);
+    let run = open(&job, &status).await?;
+    status.send_modify(|status| status.run = Some(run.clone()));
+    let (own_stop, stop) = merge(stop);
+    let shop = Arc::new(Workshop {
+        throttle: Throttle::new(job.options.max_rows_per_second),
+        status,
+        stop,
+        rows: AtomicU64::new(0),
+        kms_calls: AtomicU64::new(0),
+        job,
+    });
+    let mut workers = JoinSet::new();
+    for number in 1..=shop.job.options.workers.max(1) {
+        workers.spawn(worker(Arc::clone(&shop), run.run_id.clone(), worker_name(number)));
+    }
+    let mut first_error = None;
+    while let Some(ended) = workers.join_next().await {
+        let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        if let Err(error) = ended {
+            own_stop.send_replace(Stop::AfterBatch);
+            first_error.get_or_insert(error);
+        }
+    }
+    match first_error {
+        Some(error) => {
+            if !error.is_resumable() {
+                let run = shop.job.store.run(&run.run_id).await?;
+                shop.job.store.move_run(&run, RunState::Failed).await?;
+            }
+            Err(error)
+        }
+        None => report(&shop, &run.run_id, started).await,
+    }
+}
+
+/// A stop of our own that also follows `stop`.
+fn merge(mut stop: StopSignal) -> (Arc<watch::Sender<Stop>>, StopSignal) {
+    let (own, merged) = watch::channel(Stop::No);
+    let own = Arc::new(own);
+    let follower = Arc::clone(&own);
+    tokio::spawn(async move {
+        if stop.wait_for(|stop| *stop == Stop::AfterBatch).await.is_ok() {
+            follower.send_replace(Stop::AfterBatch);
+        }
+    });
+    (own, merged)
+}
+
+/// A name that tells an operator where a worker runs.
+fn worker_name(number: usize) -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}:{}:{number}", std::process::id())
+}
+
+/// The open run of the target, when its keys are ours; else a new one.
+async fn open(job: &Arc<Job>, status: &watch::Sender<Status>) -> Result<RunRow, RekeyError> {
+    let store = &job.store;
+    if !patiently(status, || store.is_migrated()).await? {
+        return Err(RekeyError::Refused {
+            what: "reseal's own tables are missing or not up to date".to_owned(),
+            hint: "reseal init".to_owned(),
+        });
+    }
+    let keys = serde_json::to_string(&job.keys).expect("names and ids are valid JSON");
+    let run = match patiently(status, || store.open_run(&job.target.name)).await? {
+        Some(run) => run,
+        None => create(job, &keys).await?,
+    };
+    if run.keys == keys {
+        return Ok(run);
+    }
+    Err(RekeyError::Refused {
+        what: format!("run {} of {} is open with other keys or another format", run.run_id, run.target),
+        hint: "finish it with the keys it was started with: reseal status".to_owned(),
+    })
+}
+
+async fn create(job: &Arc<Job>, keys: &str) -> Result<RunRow, RekeyError> {
+    let store = job.store.as_ref();
+    require_right_keys(job).await?;
+    store.register(&job.target).await?;
+    let rows = store.count_rows(&job.target).await?;
+    let parts = (rows / SHARD_ROWS).clamp(1, MOST_SHARDS);
+    let parts = parts.max(u64::try_from(job.options.workers).unwrap_or(1).min(rows / 1000));
+    let points = store.split_points(&job.target, rows, parts).await?;
+    let run = NewRun {
+        run_id: Ulid::generate().to_string(),
+        target: job.target.name.clone(),
+        keys: keys.to_owned(),
+        row_count: i64::try_from(rows).unwrap_or(i64::MAX),
+        ranges: ranges(points),
+    };
+    Ok(store.create_run(&run).await?)
+}
+
+/// Ranges between these points, the first and the last without bound, so that every key is in exactly one.
+fn ranges(points: Vec<RowKey>) -> Vec<KeyRange> {
+    let mut ranges = Vec::with_capacity(points.len() + 1);
+    let mut lo = None;
+    for point in points {
+        ranges.push(KeyRange { lo: lo.replace(point.clone()), hi: Some(point) });
+    }
+    ranges.push(KeyRange { lo, hi: None });
+    ranges
+}
+
+/// Refuses keys under which not one of the sampled values opens.
+async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
+    let page = job.store.sample(&job.target, SAMPLE, job.limits()).await?;
+    let (mut values, mut plaintext, mut buffer) = (0, Plaintext::new(), Vec::new());
+    for (row, key) in page.keys.iter().enumerate() {
+        for (column, definition) in job.target.columns.iter().enumerate() {
+            let Some(stored) = page.cells.at(row, column) else { continue };
+            values += 1;
+            let Some(value) = definition.encoding.decode(stored, &mut buffer) else { continue };
+            let mut attempt = job.opener.attempt(column, &key.to_string(), value, &mut plaintext);
+            if let (Attempt::Wrapped, Some(wrapped)) = (attempt, crate::envelope::Shape::of(value).v2) {
+                let unwrapped = job.opener.unwrap(wrapped.encrypted_dek).await?;
+                attempt = job.opener.open_unwrapped(value, &unwrapped, &mut plaintext);
+            }
+            if matches!(attempt, Attempt::Opened(_)) {
+                return Ok(());
+            }
+        }
+    }
+    if values == 0 {
+        return Ok(());
+    }
+    Err(RekeyError::Refused {
+        what: format!("none of {values} sampled values of {} opens under any of the given keys", job.target.name),
+        hint: "check --old: is it the key that the control plane runs with?".to_owned(),
+    })
+}
+
+/// Takes shard after shard until the run is over.
+async fn worker(shop: Arc<Workshop>, run_id: String, name: String) -> Result<(), RekeyError> {
+    let store = shop.job.store.as_ref();
+    let kind = shop.job.target.key_kind;
+    let mut lost = 0;
+    while !shop.should_stop() {
+        let run = patiently(&shop.status, || store.run(&run_id)).await?;
+        if !run.state.is_open() {
+            return Ok(());
+        }
+        match patiently(&shop.status, || store.claim(&run, &name, kind)).await? {
+            Claim::SweepDone => finish_sweep(&shop, &run).await?,
+            Claim::Busy => {
+                let waiting = "other workers hold the shards that are left".to_owned();
+                shop.status.send_modify(|status| status.waiting = Some(waiting));
+                sleep(BUSY).await;
+                shop.status.send_modify(|status| status.waiting = None);
+            }
+            Claim::Leased(lease) => {
+                let end = work(&shop, &lease).await;
+                if !matches!(end, Ok(End::Done)) {
+                    // Best effort: a lease that is not given back runs out.
+                    drop(store.release(&lease).await);
+                }
+                lost = if end? == End::Lost { lost + 1 } else { 0 };
+                if lost > MOST_LOST {
+                    let message = "the shard's lease was lost again and again".to_owned();
+                    let code = "lease".to_owned();
+                    return Err(crate::store::StoreError::Transient { code, message }.into());
+                }
+                if lost > 0 {
+                    sleep(BUSY).await;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Ends the run when its sweep found nothing left, else opens the next sweep. Any number of workers may come here
+/// at once: each step is a compare-and-swap on the run's row.
+async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
+    let store = shop.job.store.as_ref();
+    let sweep = patiently(&shop.status, || store.tally(&run.run_id, Some(run.sweep))).await?;
+    let width = count(shop.job.target.columns.len());
+    let visited = sweep.total + sweep.deferred;
+    if !sweep.sums() || (run.sweep == 1 && visited != sweep.scanned * width) {
+        return Err(RekeyError::Sums { run_id: run.run_id.clone() });
+    }
+    let clean = sweep.rekeyed == 0 && sweep.deferred == 0;
+    let chased = if run.sweep > 1 && !clean { run.chased + 1 } else { 0 };
+    if clean {
+        let held = patiently(&shop.status, || store.quarantine_size(&run.target)).await?;
+        let state = if held == 0 { RunState::Complete } else { RunState::Quarantined };
+        patiently(&shop.status, || store.move_run(run, state)).await?;
+    } else if chased >= MOST_CHASED {
+        patiently(&shop.status, || store.move_run(run, RunState::Chased)).await?;
+    } else {
+        patiently(&shop.status, || store.next_sweep(run, chased)).await?;
+    }
+    Ok(())
+}
+
+async fn report(shop: &Workshop, run_id: &str, started: Instant) -> Result<Report, RekeyError> {
+    let store = shop.job.store.as_ref();
+    let run = patiently(&shop.status, || store.run(run_id)).await?;
+    let tally: Tally = patiently(&shop.status, || store.tally(run_id, None)).await?;
+    let outcome = match run.state {
+        RunState::Complete => Outcome::Complete,
+        RunState::Quarantined => Outcome::Quarantined,
+        RunState::Chased => Outcome::Chased,
+        RunState::Failed => Outcome::Failed,
+        RunState::Paused => Outcome::Paused,
+        RunState::Running => Outcome::Interrupted,
+    };
+    let rows_here = shop.rows.load(Ordering::Relaxed);
+    Ok(Report { run, outcome, tally, rows_here, elapsed: started.elapsed() })
+}

@@ -1,0 +1,187 @@
+//! Re-keying a table in place, while it is read and written, on machines that may die at any instruction.
+//!
+//! The shape: key ranges of the table ([shards](crate::store::Lease)) are swept in batches. A batch reads a page,
+//! opens, seals and re-opens each value outside any transaction, and commits by compare-and-swap on the very bytes
+//! that were opened, together with its checkpoint. Sweeps follow each other until one finds nothing left; a
+//! [`verify`] then proves it on a single snapshot. `docs/protocol.md` tells why this is safe.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    envelope::Format,
+    keyring::{Opener, ProofFailed, Sealer, kms::KmsError},
+    store::{PageLimits, RunRow, Store, StoreError, Tally, Target},
+};
+
+mod census;
+mod engine;
+mod pipeline;
+mod progress;
+mod quarantine;
+mod resealer;
+mod retry;
+mod throttle;
+mod verify;
+
+pub use census::{Census, census};
+pub use engine::run;
+pub use progress::{Status, Stop, StopSignal, stop_signal};
+pub use quarantine::{Retried, retry_quarantined};
+pub use verify::{Failure, Verified, verify};
+
+/// How many KMS calls one worker keeps under way.
+const KMS_CONCURRENCY: usize = 16;
+
+/// How many bytes of values one page may hold.
+const PAGE_BYTES: usize = 4 << 20;
+
+/// Everything a run works with.
+#[derive(Debug, Clone)]
+pub struct Job {
+    /// The database.
+    pub store: Arc<dyn Store>,
+    /// The table, as [`Store::inspect`] found it.
+    pub target: Arc<Target>,
+    /// Format and keys by name: every worker of a run must bring the same.
+    pub keys: RunKeys,
+    /// Opens old values, and those that are current.
+    pub opener: Arc<Opener>,
+    /// Seals new ones.
+    pub sealer: Arc<Sealer>,
+    /// How to go about it.
+    pub options: Options,
+}
+
+impl Job {
+    fn limits(&self) -> PageLimits {
+        PageLimits { rows: self.options.batch, bytes: PAGE_BYTES, value: self.options.max_value }
+    }
+}
+
+/// What identifies the keys of a run, without saying anything of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunKeys {
+    /// The format to write.
+    pub format: Format,
+    /// The key to end under: `static:<id>`, a KMS key's resolved name, or `data-key:<id>`.
+    pub new: String,
+    /// The keys that values may be under, sorted.
+    pub old: Vec<String>,
+    /// v2: whose data key a value gets.
+    pub scope: DataKeyScope,
+}
+
+/// How far one v2 data key reaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum DataKeyScope {
+    /// One row: a tenant's data key opens no other tenant's values.
+    #[default]
+    Row,
+    /// One batch: fewer KMS calls, and no isolation between the batch's tenants.
+    Batch,
+}
+
+/// How a run goes about its work.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Workers in this process; each uses two connections.
+    pub workers: usize,
+    /// Rows a batch, at most.
+    pub batch: usize,
+    /// Rows a second, all workers of this process together.
+    pub max_rows_per_second: Option<u32>,
+    /// Bytes a value; a larger one goes to quarantine.
+    pub max_value: usize,
+    /// Stop after about so many rows.
+    pub rows_limit: Option<u64>,
+    /// Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce, even under the key they are under.
+    pub reseal_ambiguous: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            workers: 2,
+            batch: 1000,
+            max_rows_per_second: None,
+            max_value: 16 << 20,
+            rows_limit: None,
+            reseal_ambiguous: false,
+        }
+    }
+}
+
+/// How a run, or this process's part in it, ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// A clean sweep, nothing in quarantine.
+    Complete,
+    /// A clean sweep; some values are in quarantine.
+    Quarantined,
+    /// Old-key values kept appearing.
+    Chased,
+    /// Told to pause.
+    Paused,
+    /// Told to stop; the run goes on when it is started again.
+    Interrupted,
+    /// Ended by an error.
+    Failed,
+}
+
+/// What a run did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The run.
+    pub run: RunRow,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Its counters, over all sweeps and all processes.
+    pub tally: Tally,
+    /// Rows that this process read in a first sweep.
+    pub rows_here: u64,
+    /// How long this process worked.
+    pub elapsed: Duration,
+}
+
+/// Why a run, a verify or a plan stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RekeyError {
+    /// A precondition does not hold; nothing was written.
+    #[error("{what}")]
+    Refused {
+        /// What does not hold.
+        what: String,
+        /// What would make it hold.
+        hint: String,
+    },
+    /// The database is in trouble, or refuses.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A KMS is in trouble, or refuses a key.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
+    /// A sealed value did not open again.
+    #[error(transparent)]
+    Proof(#[from] ProofFailed),
+    /// The counters don't add up.
+    #[error("the counters of run {run_id} do not add up")]
+    Sums {
+        /// The run.
+        run_id: String,
+    },
+}
+
+impl RekeyError {
+    /// Whether the same command, given again, goes on where this one stopped.
+    pub fn is_resumable(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_transient(),
+            Self::Kms(_) => true,
+            Self::Refused { .. } | Self::Proof(_) | Self::Sums { .. } => false,
+        }
+    }
+}

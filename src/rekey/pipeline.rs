@@ -1,0 +1,283 @@
+//! One worker on one shard: pages are read and re-sealed ahead while the page before is committed.
+
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::RngExt;
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+    time::sleep,
+};
+
+use super::{
+    Job, RekeyError, Status, Stop, StopSignal,
+    resealer::{Pass, Resealed, Resealer, count},
+    retry::patiently,
+    throttle::Throttle,
+};
+use crate::store::{Batch, Checkpoint, Committed, Lease, Page, StoreError, Tally, Unsettled};
+
+/// How often a lease of 20 s is renewed while no batch renews it.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// A page's first size: it grows to what was asked for once the values turn out to be small.
+const FIRST_PAGE: usize = 128;
+
+/// How often one row's commit may be rolled back before the row is left to the next sweep.
+const TRIES_PER_ROW: u32 = 3;
+
+/// What the workers of one process share.
+pub(super) struct Workshop {
+    pub(super) job: Arc<Job>,
+    pub(super) status: watch::Sender<Status>,
+    pub(super) stop: StopSignal,
+    pub(super) throttle: Throttle,
+    /// Rows of first sweeps that this process dealt with.
+    pub(super) rows: AtomicU64,
+    /// KMS calls that a checkpoint has counted.
+    pub(super) kms_calls: AtomicU64,
+}
+
+impl Workshop {
+    /// Whether to stop at the next boundary between batches.
+    pub(super) fn should_stop(&self) -> bool {
+        let limit = self.job.options.rows_limit.unwrap_or(u64::MAX);
+        *self.stop.borrow() == Stop::AfterBatch || self.rows.load(Ordering::Relaxed) >= limit
+    }
+
+    /// KMS calls since the last checkpoint.
+    fn take_kms_calls(&self) -> i64 {
+        let calls = self.job.opener.kms().iter().map(|kms| kms.calls()).sum();
+        let before = self.kms_calls.swap(calls, Ordering::Relaxed);
+        i64::try_from(calls.saturating_sub(before)).unwrap_or_default()
+    }
+}
+
+/// How work on a shard ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// Every row of it was dealt with.
+    Done,
+    /// The lease was lost, or it is not known whether a commit went through: claim again, and go on from the cursor.
+    Lost,
+    /// Told to stop.
+    Stopped,
+}
+
+/// Works through a shard, from its cursor to its end.
+///
+/// # Crash safety
+/// Nothing is kept here that the store does not have: dying anywhere costs at most the pages under way.
+pub(super) async fn work(shop: &Arc<Workshop>, lease: &Lease) -> Result<End, RekeyError> {
+    let (sender, pages) = mpsc::channel(1);
+    let reader = tokio::spawn(read_ahead(Arc::clone(shop), lease.clone(), sender));
+    let _reader = AbortOnDrop(reader.abort_handle());
+    tokio::select! {
+        end = commit_pages(shop, lease, pages) => end,
+        () = keep_alive(shop, lease) => Ok(End::Lost),
+    }
+}
+
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Renews the lease until it is lost. Trouble with the database is no loss: the next commit will tell.
+async fn keep_alive(shop: &Workshop, lease: &Lease) {
+    loop {
+        sleep(HEARTBEAT).await;
+        if matches!(shop.job.store.renew(lease).await, Ok(false)) {
+            return;
+        }
+    }
+}
+
+/// Reads and re-seals pages until the shard ends or nobody takes them any more.
+async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Result<Resealed, RekeyError>>) {
+    let pass = if lease.sweep == 1 { Pass::First } else { Pass::Later };
+    let mut resealer = Resealer::new(Arc::clone(&shop.job));
+    let mut limits = shop.job.limits();
+    let most = limits.rows;
+    limits.rows = most.min(FIRST_PAGE);
+    let mut after = lease.cursor.clone();
+    loop {
+        let job = &shop.job;
+        let read = || job.store.read_page(&job.target, &lease.range, after.as_ref(), limits);
+        let resealed = match patiently(&shop.status, read).await {
+            Ok(page) => {
+                limits.rows = next_page_size(&page, limits.rows, most);
+                after = page.keys.last().cloned().or(after);
+                resealer.reseal(page, pass).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        let ends = resealed.as_ref().map_or(true, |resealed| resealed.page.last);
+        if pages.send(resealed).await.is_err() || ends {
+            return;
+        }
+    }
+}
+
+/// Twice as many rows, up to `most`, unless this page was cut off by its bytes.
+fn next_page_size(page: &Page, rows: usize, most: usize) -> usize {
+    let cut_off = !page.last && page.keys.len() < rows;
+    if cut_off { page.keys.len().max(1) } else { (rows * 2).min(most) }
+}
+
+async fn commit_pages(
+    shop: &Workshop,
+    lease: &Lease,
+    mut pages: mpsc::Receiver<Result<Resealed, RekeyError>>,
+) -> Result<End, RekeyError> {
+    while let Some(resealed) = pages.recv().await {
+        let resealed = resealed?;
+        shop.throttle.admit(resealed.page.keys.len()).await;
+        match commit_page(shop, lease, &resealed).await? {
+            Some(end) => return Ok(end),
+            None if resealed.page.last => return Ok(End::Done),
+            None => {}
+        }
+    }
+    Ok(End::Lost)
+}
+
+/// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in.
+async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Result<Option<End>, RekeyError> {
+    let rows = resealed.page.keys.len();
+    let (mut start, mut size, mut tries) = (0, rows, 0);
+    loop {
+        if shop.should_stop() {
+            return Ok(Some(End::Stopped));
+        }
+        let chunk = start..rows.min(start + size);
+        let committed = if size == 1 && tries >= TRIES_PER_ROW {
+            defer_row(shop, lease, resealed, start).await
+        } else {
+            commit_chunk(shop, lease, resealed, chunk.clone()).await
+        };
+        match committed {
+            Ok(Committed::Fenced) => return Ok(Some(End::Lost)),
+            Ok(Committed::Done(unsettled)) => {
+                if lease.sweep == 1 {
+                    shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+                }
+                if !unsettled.is_empty() && !settle_conflicts(shop, lease, resealed, unsettled).await? {
+                    return Ok(Some(End::Lost));
+                }
+                (start, size, tries) = (chunk.end, (size * 2).min(rows), 0);
+                if start >= rows {
+                    return Ok(None);
+                }
+            }
+            Err(error) if error.is_rolled_back() => {
+                shop.status.send_modify(|status| status.waiting = Some(format!("the database: {error}")));
+                tries = if size == 1 { tries + 1 } else { 0 };
+                size = (size / 2).max(1);
+                let pause = rand::rng().random_range(20..200);
+                sleep(Duration::from_millis(pause)).await;
+                shop.status.send_modify(|status| status.waiting = None);
+            }
+            Err(error) if error.is_transient() => return Ok(Some(End::Lost)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn commit_chunk(
+    shop: &Workshop,
+    lease: &Lease,
+    resealed: &Resealed,
+    chunk: Range<usize>,
+) -> Result<Committed, StoreError> {
+    let page = &resealed.page;
+    let mut tally = resealed.tally(chunk.clone(), lease.sweep);
+    tally.kms_calls = shop.take_kms_calls();
+    let checkpoint = Checkpoint {
+        cursor: chunk.end.checked_sub(1).map(|last| &page.keys[last]),
+        done: page.last && chunk.end == page.keys.len(),
+        tally,
+    };
+    let batch = Batch {
+        keys: &page.keys,
+        old: &page.cells,
+        new: &resealed.new,
+        quarantined: &resealed.quarantined(&chunk),
+        rows: chunk,
+        checkpoint,
+    };
+    shop.job.store.commit(&shop.job.target, lease, batch).await
+}
+
+/// Passes over a row that somebody keeps locked; the next sweep comes back to it.
+async fn defer_row(
+    shop: &Workshop,
+    lease: &Lease,
+    resealed: &Resealed,
+    row: usize,
+) -> Result<Committed, StoreError> {
+    let page = &resealed.page;
+    let tally = Tally { scanned: 1, deferred: count(page.cells.width()), ..Tally::default() };
+    let done = page.last && row + 1 == page.keys.len();
+    let batch = Batch {
+        keys: &page.keys,
+        old: &page.cells,
+        new: &resealed.new,
+        quarantined: &[],
+        rows: row..row,
+        checkpoint: Checkpoint { cursor: Some(&page.keys[row]), done, tally },
+    };
+    shop.job.store.commit(&shop.job.target, lease, batch).await
+}
+
+/// Re-seals at once what somebody else changed under us; what is changed again meanwhile waits for the next sweep.
+/// `false` when the lease is lost.
+async fn settle_conflicts(
+    shop: &Workshop,
+    lease: &Lease,
+    resealed: &Resealed,
+    unsettled: Vec<Unsettled>,
+) -> Result<bool, RekeyError> {
+    let width = resealed.page.cells.width();
+    let mut page = Page::new(width);
+    let mut cells = Vec::new();
+    for Unsettled { row, column, now } in &unsettled {
+        let here = page.keys.len();
+        page.keys.push(resealed.page.keys[*row].clone());
+        for position in 0..width {
+            page.cells.push(if position == *column { now.as_deref() } else { None });
+        }
+        cells.push((here, *column));
+    }
+    let changed = Resealer::new(Arc::clone(&shop.job)).reseal_only(page, &cells).await?;
+    let rows = 0..changed.page.keys.len();
+    let mut tally = changed.tally(rows.clone(), lease.sweep);
+    tally.scanned = 0;
+    tally.deferred = -count(cells.len());
+    let batch = Batch {
+        keys: &changed.page.keys,
+        old: &changed.page.cells,
+        new: &changed.new,
+        quarantined: &changed.quarantined(&rows),
+        rows,
+        checkpoint: Checkpoint { cursor: None, done: false, tally },
+    };
+    match shop.job.store.commit(&shop.job.target, lease, batch).await {
+        Ok(Committed::Done(_)) => Ok(true),
+        Ok(Committed::Fenced) => Ok(false),
+        // They are counted as deferred: the next sweep comes back to them.
+        Err(error) if error.is_rolled_back() => Ok(true),
+        Err(error) if error.is_transient() => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,330 @@
+//! From a page as read to a page as it should be: opens, seals and re-opens every cell, outside any transaction.
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
+
+use super::{DataKeyScope, Job, KMS_CONCURRENCY, RekeyError};
+use crate::{
+    envelope::{Encoding, Format, Shape, is_ambiguous_first_byte},
+    keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, Unwrapped, kms::Locality, looks_like_url},
+    secret::Plaintext,
+    store::{Cells, Page, Quarantined, Tally},
+};
+
+/// What becomes of one cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Not looked at: no part of this batch.
+    Skipped,
+    /// It holds nothing.
+    Empty,
+    /// It is where it is to end.
+    Current,
+    /// It is open, and will be sealed anew.
+    Open,
+    /// It waits for its data key.
+    Wrapped,
+    /// It can't be opened.
+    Refused(Reason),
+}
+
+/// A page with what is to replace it.
+#[derive(Debug)]
+pub(super) struct Resealed {
+    /// The page as read.
+    pub page: Page,
+    /// The new cells; `None` leaves a cell as it is.
+    pub new: Cells,
+    /// The cells that can't be opened, with their rows, in the order of rows.
+    pub quarantined: Vec<(usize, Quarantined)>,
+    verdicts: Vec<Verdict>,
+    not_urls: Vec<usize>,
+}
+
+impl Resealed {
+    /// What these rows add to the counters if every swap holds.
+    ///
+    /// A cell is counted once, when its first visit settles; a sweep after the first adds only what it re-keys or
+    /// newly quarantines.
+    pub(super) fn tally(&self, rows: std::ops::Range<usize>, sweep: i64) -> Tally {
+        let width = self.page.cells.width();
+        let mut tally = Tally { scanned: count(rows.len()), ..Tally::default() };
+        for verdict in &self.verdicts[rows.start * width..rows.end * width] {
+            match verdict {
+                Verdict::Skipped => continue,
+                Verdict::Empty | Verdict::Current if sweep > 1 => continue,
+                Verdict::Empty => tally.empty += 1,
+                Verdict::Current => tally.current += 1,
+                Verdict::Open | Verdict::Wrapped => tally.rekeyed += 1,
+                Verdict::Refused(_) => tally.quarantined += 1,
+            }
+            tally.total += 1;
+        }
+        tally.not_urls = count(self.not_urls.iter().filter(|row| rows.contains(row)).count());
+        tally
+    }
+
+    /// The quarantine records of these rows.
+    pub(super) fn quarantined(&self, rows: &std::ops::Range<usize>) -> Vec<Quarantined> {
+        self.quarantined.iter().filter(|(row, _)| rows.contains(row)).map(|(_, record)| record.clone()).collect()
+    }
+}
+
+pub(super) fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Which pass over the table this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pass {
+    /// Every value is opened.
+    First,
+    /// Values of v2's form that no local key opens are taken for current where only the new key can have made them,
+    /// so that a sweep does not ask a remote KMS about every row again; a verify does.
+    Later,
+}
+
+/// Re-seals pages. Keeps its buffers from page to page.
+pub(super) struct Resealer {
+    job: Arc<Job>,
+    plaintexts: Vec<Plaintext>,
+    check: Plaintext,
+    decoded: Vec<u8>,
+    sealed: Vec<u8>,
+    encoded: Vec<u8>,
+    row_text: String,
+}
+
+impl Resealer {
+    pub(super) fn new(job: Arc<Job>) -> Self {
+        Self {
+            job,
+            plaintexts: Vec::new(),
+            check: Plaintext::new(),
+            decoded: Vec::new(),
+            sealed: Vec::new(),
+            encoded: Vec::new(),
+            row_text: String::new(),
+        }
+    }
+
+    /// Opens every cell of `page` and seals those that are not where they are to end.
+    ///
+    /// # Errors
+    /// Trouble that is no verdict on a value; the page is then as it was, and nothing was written.
+    pub(super) async fn reseal(&mut self, page: Page, pass: Pass) -> Result<Resealed, RekeyError> {
+        let width = page.cells.width();
+        let cells = page.keys.len() * width;
+        self.plaintexts.resize_with(self.plaintexts.len().max(cells), Plaintext::new);
+        let mut verdicts = Vec::with_capacity(cells);
+        for row in 0..page.keys.len() {
+            page.keys[row].write_to(&mut self.row_text);
+            for column in 0..width {
+                let verdict = match page.cells.at(row, column) {
+                    None => Verdict::Empty,
+                    Some([]) => Verdict::Refused(Reason::TooLarge),
+                    Some(stored) => self.attempt(column, stored, row * width + column, pass),
+                };
+                verdicts.push(verdict);
+            }
+        }
+        self.open_wrapped(&page, &mut verdicts).await?;
+        self.seal(page, verdicts).await
+    }
+
+    /// Re-seals single cells of `page`: those that `only` names, by row and column.
+    pub(super) async fn reseal_only(
+        &mut self,
+        page: Page,
+        only: &[(usize, usize)],
+    ) -> Result<Resealed, RekeyError> {
+        let width = page.cells.width();
+        self.plaintexts.resize_with(self.plaintexts.len().max(page.keys.len() * width), Plaintext::new);
+        let mut verdicts = vec![Verdict::Skipped; page.keys.len() * width];
+        for &(row, column) in only {
+            page.keys[row].write_to(&mut self.row_text);
+            verdicts[row * width + column] = match page.cells.at(row, column) {
+                None => Verdict::Empty,
+                Some([]) => Verdict::Refused(Reason::TooLarge),
+                Some(stored) => self.attempt(column, stored, row * width + column, Pass::First),
+            };
+        }
+        self.open_wrapped(&page, &mut verdicts).await?;
+        self.seal(page, verdicts).await
+    }
+
+    fn attempt(&mut self, column: usize, stored: &[u8], cell: usize, pass: Pass) -> Verdict {
+        let opener = &self.job.opener;
+        let plaintext = &mut self.plaintexts[cell];
+        let encoding = self.job.target.columns[column].encoding;
+        let Some(value) = encoding.decode(stored, &mut self.decoded) else {
+            let attempt = opener.attempt_undecodable(stored, plaintext);
+            return settle(&self.job, attempt, stored);
+        };
+        let attempt = opener.attempt(column, &self.row_text, value, plaintext);
+        if attempt == Attempt::Wrapped && pass == Pass::Later && self.only_new_key_is_remote() {
+            return Verdict::Current;
+        }
+        settle(&self.job, attempt, value)
+    }
+
+    /// Whether, of all keys, only the new one is asked over the network.
+    fn only_new_key_is_remote(&self) -> bool {
+        let Sealer::Wrapped(new, _) = *self.job.sealer else { return false };
+        self.job.opener.kms().len() == 1 && self.job.opener.kms()[new].locality() == Locality::Remote
+    }
+
+    /// Unwraps the data keys that cells wait for, each once, and opens the cells.
+    async fn open_wrapped(&mut self, page: &Page, verdicts: &mut [Verdict]) -> Result<(), RekeyError> {
+        let width = page.cells.width();
+        let waiting: Vec<usize> =
+            (0..verdicts.len()).filter(|&cell| verdicts[cell] == Verdict::Wrapped).collect();
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let mut data_keys: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+        for &cell in &waiting {
+            let (row, column) = (cell / width, cell % width);
+            let stored = page.cells.at(row, column).unwrap_or_default();
+            let value = self.job.target.columns[column].encoding.decode(stored, &mut self.decoded);
+            if let Some(wrapped) = Shape::of(value.unwrap_or_default()).v2 {
+                data_keys.entry(wrapped.encrypted_dek.to_vec()).or_default().push(cell);
+            }
+        }
+        let opener = &self.job.opener;
+        let mut unwrapped = stream::iter(data_keys)
+            .map(|(encrypted_dek, cells)| async move { Ok((opener.unwrap(&encrypted_dek).await?, cells)) })
+            .buffer_unordered(KMS_CONCURRENCY);
+        while let Some((unwrapped, cells)) = unwrapped.next().await.transpose().map_err(RekeyError::Kms)? {
+            for cell in cells {
+                let (row, column) = (cell / width, cell % width);
+                let stored = page.cells.at(row, column).unwrap_or_default();
+                let encoding = self.job.target.columns[column].encoding;
+                let value = encoding.decode(stored, &mut self.decoded).unwrap_or_default();
+                let attempt = opener.open_unwrapped(value, &unwrapped, &mut self.plaintexts[cell]);
+                verdicts[cell] = settle(&self.job, attempt, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals the open cells, each with its proof, and wipes their plaintexts.
+    async fn seal(&mut self, page: Page, mut verdicts: Vec<Verdict>) -> Result<Resealed, RekeyError> {
+        let width = page.cells.width();
+        let row_keys = self.row_keys(page.keys.len(), width, &verdicts).await?;
+        let mut new = Cells::new(width);
+        let (mut not_urls, mut quarantined) = (Vec::new(), Vec::new());
+        for row in 0..page.keys.len() {
+            page.keys[row].write_to(&mut self.row_text);
+            for column in 0..width {
+                let cell = row * width + column;
+                match verdicts[cell] {
+                    Verdict::Open => {
+                        let plaintext = &mut self.plaintexts[cell];
+                        let keys = row_keys.of(row);
+                        let (sealed, check) = (&mut self.sealed, &mut self.check);
+                        self.job.sealer.seal(column, &self.row_text, keys, plaintext, sealed, check)?;
+                        if !looks_like_url(plaintext.expose()) {
+                            not_urls.push(row);
+                        }
+                        plaintext.clear();
+                        match self.job.target.columns[column].encoding {
+                            Encoding::Bytes => new.push(Some(sealed)),
+                            encoding @ Encoding::Base64 => {
+                                encoding.encode_into(sealed, &mut self.encoded);
+                                new.push(Some(&self.encoded));
+                            }
+                        }
+                    }
+                    Verdict::Refused(reason) => {
+                        new.push(None);
+                        match self.record(&page, row, column, reason).await? {
+                            Some(record) => quarantined.push((row, record)),
+                            None => verdicts[cell] = Verdict::Empty,
+                        }
+                    }
+                    Verdict::Skipped | Verdict::Empty | Verdict::Current | Verdict::Wrapped => new.push(None),
+                }
+            }
+        }
+        self.check.clear();
+        Ok(Resealed { page, new, quarantined, verdicts, not_urls })
+    }
+
+    /// The quarantine record of a cell; `None` when a value too large to be read here is gone by now.
+    async fn record(
+        &self,
+        page: &Page,
+        row: usize,
+        column: usize,
+        reason: Reason,
+    ) -> Result<Option<Quarantined>, RekeyError> {
+        let sha256 = match page.cells.at(row, column) {
+            Some(stored) if !stored.is_empty() => Some(Sha256::digest(stored).into()),
+            _ => self.job.store.fingerprint(&self.job.target, &page.keys[row], column).await?,
+        };
+        Ok(sha256.map(|sha256| Quarantined {
+            row_key: page.keys[row].to_string(),
+            column: self.job.target.columns[column].name.clone(),
+            reason: reason.as_str().to_owned(),
+            sha256,
+            first_seen_ms: 0,
+            last_seen_ms: 0,
+        }))
+    }
+
+    /// The data keys that the open cells of a v2 run need: one a row, or one for the whole batch.
+    async fn row_keys(&self, rows: usize, width: usize, verdicts: &[Verdict]) -> Result<RowKeySet, RekeyError> {
+        let sealer = &self.job.sealer;
+        let needed = (0..rows).filter(|row| verdicts[row * width..][..width].contains(&Verdict::Open));
+        if sealer.format() != Format::V2 {
+            return Ok(RowKeySet::default());
+        }
+        if self.job.keys.scope == DataKeyScope::Batch {
+            let batch = if needed.count() > 0 { sealer.row_keys().await? } else { None };
+            return Ok(RowKeySet { batch, rows: HashMap::new() });
+        }
+        let rows = stream::iter(needed)
+            .map(|row| async move { Ok::<_, RekeyError>(sealer.row_keys().await?.map(|keys| (row, keys))) })
+            .buffer_unordered(KMS_CONCURRENCY)
+            .try_filter_map(|keys| async move { Ok(keys) })
+            .try_collect()
+            .await?;
+        Ok(RowKeySet { batch: None, rows })
+    }
+}
+
+/// The v2 data keys of one page.
+#[derive(Default)]
+struct RowKeySet {
+    batch: Option<RowKeys>,
+    rows: HashMap<usize, RowKeys>,
+}
+
+impl RowKeySet {
+    fn of(&self, row: usize) -> Option<&RowKeys> {
+        self.batch.as_ref().or_else(|| self.rows.get(&row))
+    }
+}
+
+/// What an attempt means for the run.
+fn settle(job: &Job, attempt: Attempt, value: &[u8]) -> Verdict {
+    match attempt {
+        Attempt::Wrapped => Verdict::Wrapped,
+        Attempt::Refused(reason) => Verdict::Refused(reason),
+        Attempt::Opened(origin) => {
+            let ambiguous = job.options.reseal_ambiguous
+                && matches!(origin.key, OriginKey::Static(_))
+                && is_ambiguous_first_byte(value);
+            if job.sealer.is_current(origin) && !ambiguous { Verdict::Current } else { Verdict::Open }
+        }
+    }
+}
+
+impl Drop for Resealer {
+    fn drop(&mut self) {
+        self.plaintexts.iter_mut().for_each(Plaintext::clear);
+    }
+}

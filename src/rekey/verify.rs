@@ -1,0 +1,149 @@
+//! The proof: every value, as one snapshot sees it, opens under the new key and no other.
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+
+use super::{Job, KMS_CONCURRENCY, RekeyError, resealer::count};
+use crate::{
+    envelope::Shape,
+    keyring::{Attempt, Opener, Sealer},
+    secret::Plaintext,
+    store::Page,
+};
+
+/// Failures kept to be shown; all are counted.
+const SHOWN_FAILURES: usize = 20;
+
+/// A cell that did not pass.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Failure {
+    /// The row's key.
+    pub row: String,
+    /// The column.
+    pub column: String,
+    /// What is wrong with it: a reason as in quarantine, or `not-current`.
+    pub reason: String,
+}
+
+/// What a verify found.
+#[derive(Debug, Clone, Default)]
+pub struct Verified {
+    /// Values that opened, in the target's format and under its key.
+    pub opened: i64,
+    /// Cells that hold nothing.
+    pub empty: i64,
+    /// Values that did not pass.
+    pub failed: i64,
+    /// `count(*)` of the same snapshot, times the columns.
+    pub expected: i64,
+    /// Rows seen.
+    pub rows: i64,
+    /// The first failures.
+    pub failures: Vec<Failure>,
+}
+
+impl Verified {
+    /// Whether every cell was seen, and every value passed.
+    pub fn passed(&self) -> bool {
+        self.failed == 0 && self.is_whole()
+    }
+
+    /// Whether the cells seen are the cells there are.
+    pub fn is_whole(&self) -> bool {
+        self.opened + self.empty + self.failed == self.expected
+    }
+}
+
+/// Opens every value of the table under the key that `job` seals with.
+///
+/// `job.opener` must hold that key alone, unwrapped afresh: with any other key in it, a value that merely opens could
+/// pass. One snapshot, read without any index; nothing is written.
+///
+/// # Errors
+/// Trouble with the database or the KMS. A value that does not pass is no error: it is counted and named.
+pub async fn verify(job: &Arc<Job>) -> Result<Verified, RekeyError> {
+    let (sender, mut pages) = mpsc::channel(2);
+    let reader = tokio::spawn({
+        let job = Arc::clone(job);
+        async move { job.store.snapshot(&job.target, job.limits(), sender).await }
+    });
+    let mut verified = Verified::default();
+    let mut plaintext = Plaintext::new();
+    while let Some(page) = pages.recv().await {
+        verify_page(job, &page, &mut verified, &mut plaintext).await?;
+    }
+    let rows = reader.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+    verified.expected = i64::try_from(rows).unwrap_or(i64::MAX).saturating_mul(count(job.target.columns.len()));
+    Ok(verified)
+}
+
+async fn verify_page(
+    job: &Job,
+    page: &Page,
+    verified: &mut Verified,
+    plaintext: &mut Plaintext,
+) -> Result<(), RekeyError> {
+    let (mut buffer, mut row_text) = (Vec::new(), String::new());
+    let mut waiting: HashMap<Vec<u8>, Vec<(usize, usize)>> = HashMap::new();
+    verified.rows += count(page.keys.len());
+    for (row, key) in page.keys.iter().enumerate() {
+        key.write_to(&mut row_text);
+        for (column, definition) in job.target.columns.iter().enumerate() {
+            let attempt = match page.cells.at(row, column) {
+                None => {
+                    verified.empty += 1;
+                    continue;
+                }
+                Some(stored) => definition
+                    .encoding
+                    .decode(stored, &mut buffer)
+                    .map(|value| (job.opener.attempt(column, &row_text, value, plaintext), value)),
+            };
+            match attempt {
+                Some((Attempt::Wrapped, value)) => {
+                    let wrapped = Shape::of(value).v2.map(|wrapped| wrapped.encrypted_dek.to_vec());
+                    waiting.entry(wrapped.unwrap_or_default()).or_default().push((row, column));
+                }
+                Some((attempt, _)) => verified.note(job, page, row, column, attempt),
+                None => verified.fail(job, page, row, column, "malformed"),
+            }
+        }
+    }
+    let opener: &Opener = &job.opener;
+    let mut unwrapped = stream::iter(waiting)
+        .map(|(encrypted_dek, cells)| async move { Ok((opener.unwrap(&encrypted_dek).await?, cells)) })
+        .buffer_unordered(KMS_CONCURRENCY);
+    while let Some((unwrapped, cells)) = unwrapped.next().await.transpose().map_err(RekeyError::Kms)? {
+        for (row, column) in cells {
+            let stored = page.cells.at(row, column).unwrap_or_default();
+            let value = job.target.columns[column].encoding.decode(stored, &mut buffer).unwrap_or_default();
+            let attempt = opener.open_unwrapped(value, &unwrapped, plaintext);
+            verified.note(job, page, row, column, attempt);
+        }
+    }
+    plaintext.clear();
+    Ok(())
+}
+
+impl Verified {
+    fn note(&mut self, job: &Job, page: &Page, row: usize, column: usize, attempt: Attempt) {
+        match attempt {
+            Attempt::Opened(origin) if Sealer::is_current(&job.sealer, origin) => self.opened += 1,
+            Attempt::Refused(reason) => self.fail(job, page, row, column, reason.as_str()),
+            Attempt::Opened(_) | Attempt::Wrapped => self.fail(job, page, row, column, "not-current"),
+        }
+    }
+
+    fn fail(&mut self, job: &Job, page: &Page, row: usize, column: usize, reason: &str) {
+        self.failed += 1;
+        if self.failures.len() < SHOWN_FAILURES {
+            self.failures.push(Failure {
+                row: page.keys[row].to_string(),
+                column: job.target.columns[column].name.clone(),
+                reason: reason.to_owned(),
+            });
+        }
+    }
+}
