@@ -2,5 +2,6 @@
 
 pub mod envelope;
 pub mod keyring;
+pub mod rekey;
 pub mod secret;
 pub mod store;

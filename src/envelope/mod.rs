@@ -15,14 +15,14 @@ pub mod v3;
 
 use std::{fmt, str::FromStr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 pub use encoding::Encoding;
 pub use id::{InvalidId, KeyId, StaticId};
 
 /// The formats that an encrypted value can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// *Static*: sealed under a key from configuration, with no header. See [`v1`].

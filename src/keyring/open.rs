@@ -195,7 +195,10 @@ impl Opener {
         if shape.v1 {
             for cipher in &self.statics {
                 if cipher.open_into(value, out).is_ok() {
-                    return Attempt::Opened(Origin { format: Format::V1, key: OriginKey::Static(cipher.id()) });
+                    return Attempt::Opened(Origin {
+                        format: Format::V1,
+                        key: OriginKey::Static(cipher.id()),
+                    });
                 }
             }
         }

@@ -8,11 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::sleep,
-};
+use tokio::{sync::watch, task::JoinSet, time::sleep};
 use ulid::Ulid;
 
 use super::{
@@ -25,7 +21,7 @@ use super::{
 use crate::{
     keyring::Attempt,
     secret::Plaintext,
-    store::{Claim, KeyRange, NewRun, RowKey, RunRow, RunState, Store, Tally},
+    store::{Claim, KeyRange, NewRun, RowKey, RunRow, RunState, Tally},
 };
 
 /// Rows a shard, about: what a worker that takes over a dead one's share finds ahead of it, at most.
@@ -186,7 +182,10 @@ async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
         return Ok(());
     }
     Err(RekeyError::Refused {
-        what: format!("none of {values} sampled values of {} opens under any of the given keys", job.target.name),
+        what: format!(
+            "none of {values} sampled values of {} opens under any of the given keys",
+            job.target.name
+        ),
         hint: "check --old: is it the key that the control plane runs with?".to_owned(),
     })
 }

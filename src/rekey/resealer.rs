@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{DataKeyScope, Job, KMS_CONCURRENCY, RekeyError};
 use crate::{
     envelope::{Encoding, Format, Shape, is_ambiguous_first_byte},
-    keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, Unwrapped, kms::Locality, looks_like_url},
+    keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, kms::Locality, looks_like_url},
     secret::Plaintext,
     store::{Cells, Page, Quarantined, Tally},
 };
@@ -68,7 +68,11 @@ impl Resealed {
 
     /// The quarantine records of these rows.
     pub(super) fn quarantined(&self, rows: &std::ops::Range<usize>) -> Vec<Quarantined> {
-        self.quarantined.iter().filter(|(row, _)| rows.contains(row)).map(|(_, record)| record.clone()).collect()
+        self.quarantined
+            .iter()
+            .filter(|(row, _)| rows.contains(row))
+            .map(|(_, record)| record.clone())
+            .collect()
     }
 }
 
@@ -156,6 +160,7 @@ impl Resealer {
     }
 
     fn attempt(&mut self, column: usize, stored: &[u8], cell: usize, pass: Pass) -> Verdict {
+        let trusts_form = pass == Pass::Later && self.only_new_key_is_remote();
         let opener = &self.job.opener;
         let plaintext = &mut self.plaintexts[cell];
         let encoding = self.job.target.columns[column].encoding;
@@ -164,7 +169,7 @@ impl Resealer {
             return settle(&self.job, attempt, stored);
         };
         let attempt = opener.attempt(column, &self.row_text, value, plaintext);
-        if attempt == Attempt::Wrapped && pass == Pass::Later && self.only_new_key_is_remote() {
+        if attempt == Attempt::Wrapped && trusts_form {
             return Verdict::Current;
         }
         settle(&self.job, attempt, value)
@@ -276,7 +281,12 @@ impl Resealer {
     }
 
     /// The data keys that the open cells of a v2 run need: one a row, or one for the whole batch.
-    async fn row_keys(&self, rows: usize, width: usize, verdicts: &[Verdict]) -> Result<RowKeySet, RekeyError> {
+    async fn row_keys(
+        &self,
+        rows: usize,
+        width: usize,
+        verdicts: &[Verdict],
+    ) -> Result<RowKeySet, RekeyError> {
         let sealer = &self.job.sealer;
         let needed = (0..rows).filter(|row| verdicts[row * width..][..width].contains(&Verdict::Open));
         if sealer.format() != Format::V2 {

@@ -19,7 +19,8 @@ impl Throttle {
     /// Waits until `rows` more rows may be written.
     pub(super) async fn admit(&self, rows: usize) {
         let Some(rate) = self.rows_per_second else { return };
-        let span = Duration::from_secs_f64(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)) / f64::from(rate));
+        let span =
+            Duration::from_secs_f64(f64::from(u32::try_from(rows).unwrap_or(u32::MAX)) / f64::from(rate));
         let turn = {
             let mut next = self.next.lock().await;
             let turn = (*next).max(Instant::now());

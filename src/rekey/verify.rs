@@ -75,7 +75,8 @@ pub async fn verify(job: &Arc<Job>) -> Result<Verified, RekeyError> {
         verify_page(job, &page, &mut verified, &mut plaintext).await?;
     }
     let rows = reader.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-    verified.expected = i64::try_from(rows).unwrap_or(i64::MAX).saturating_mul(count(job.target.columns.len()));
+    verified.expected =
+        i64::try_from(rows).unwrap_or(i64::MAX).saturating_mul(count(job.target.columns.len()));
     Ok(verified)
 }
 

@@ -59,7 +59,8 @@ impl StoreError {
     /// Whether the database said itself that it rolled the transaction back and kept the connection: the same
     /// transaction may be tried again. After any other transient error a commit may have gone through.
     pub fn is_rolled_back(&self) -> bool {
-        let definite = |code: &str| ["40P01", "40001", "55P03", "57014"].contains(&code) || is_transient_sqlite(code);
+        let definite =
+            |code: &str| ["40P01", "40001", "55P03", "57014"].contains(&code) || is_transient_sqlite(code);
         matches!(self, Self::Transient { code, .. } if definite(code))
     }
 
