@@ -112,9 +112,11 @@ fn a_file_that_others_may_read_is_refused_with_the_remedy() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_far_too_long_is_named() {
+fn a_file_that_is_missing_or_none_or_far_too_long_is_named() {
     let missing = static_key::load(&StaticSource::File("/nowhere/key".into())).unwrap_err().to_string();
     assert!(missing.starts_with("cannot read /nowhere/key: "), "{missing}");
+    let directory = static_key::load(&StaticSource::File("/".into())).unwrap_err().to_string();
+    assert_eq!(directory, "cannot read /: is a directory");
     let long = load(&vec![b'a'; 1 << 20]).unwrap_err();
     assert!(long.ends_with("/key is longer than 4096 bytes"), "{long}");
 }

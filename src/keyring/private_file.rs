@@ -45,7 +45,11 @@ pub enum PrivateFileError {
 pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
     let unreadable = |cause| PrivateFileError::Unreadable { path: path.into(), cause };
     let mut file = File::open(path).map_err(unreadable)?;
-    let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o7777;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    let mode = metadata.permissions().mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(PrivateFileError::Exposed { path: path.into(), mode });
     }
