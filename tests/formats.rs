@@ -1,7 +1,5 @@
 //! The value formats are what docs/formats.md says, and nothing else opens.
 
-#![allow(clippy::unwrap_used, reason = "clippy allows it in test functions, and not in what they share")]
-
 mod properties;
 mod secrets;
 mod specification;

@@ -5,8 +5,11 @@
 
 pub mod kms;
 mod open;
+pub mod private_file;
 mod registry;
 mod seal;
+pub mod spec;
+pub mod static_key;
 
 pub use open::{Attempt, ClearText, Opener, Origin, OriginKey, Reason, Unwrapped, looks_like_url};
 pub use registry::{RegistryError, generate, unwrap};

@@ -58,12 +58,12 @@ impl fmt::Display for Reason {
 }
 
 /// The key that opened a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum OriginKey {
     /// A static key.
     Static(StaticId),
-    /// A KMS key, by its position among those configured.
-    Kms(usize),
+    /// A KMS key, by its resolved name.
+    Kms(Arc<str>),
     /// A data key of the registry.
     Data(KeyId),
     /// None: the value was a URL in the clear, and that was allowed.
@@ -71,7 +71,7 @@ pub enum OriginKey {
 }
 
 /// How a value was stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin {
     /// Its format; [`Format::V1`] for a URL in the clear.
     pub format: Format,
@@ -80,7 +80,7 @@ pub struct Origin {
 }
 
 /// What came of opening a value with what is at hand.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attempt {
     /// It is open, and authentic under this key.
     Opened(Origin),
@@ -93,8 +93,8 @@ pub enum Attempt {
 
 /// What a KMS made of a v2 value's data key.
 pub enum Unwrapped {
-    /// The data key, ready to open with, and the position of the KMS key that unwrapped it.
-    Key(Box<RowCipher>, usize),
+    /// The data key, ready to open with, and the name of the KMS key that unwrapped it.
+    Key(Box<RowCipher>, Arc<str>),
     /// No configured KMS key wrapped these bytes.
     NotOurs,
     /// The KMS refuses this one, while it unwraps others under the same key.
@@ -115,7 +115,7 @@ pub enum ClearText {
 pub struct Opener {
     columns: Vec<String>,
     table: String,
-    statics: Vec<StaticCipher>,
+    statics: Vec<Arc<StaticCipher>>,
     kms: Vec<Arc<dyn Kms>>,
     data_keys: HashMap<KeyId, Vec<ColumnCipher>>,
     unavailable: HashSet<KeyId>,
@@ -140,7 +140,7 @@ impl Opener {
     }
 
     /// Opens v1 values under this key too.
-    pub fn add_static(&mut self, cipher: StaticCipher) {
+    pub fn add_static(&mut self, cipher: Arc<StaticCipher>) {
         if self.statics.iter().all(|known| known.id() != cipher.id()) {
             self.statics.push(cipher);
         }
@@ -171,7 +171,7 @@ impl Opener {
         self.clear_text = clear_text;
     }
 
-    /// The KMS keys, in the order that [`OriginKey::Kms`] counts them.
+    /// The KMS keys, local ones first.
     pub fn kms(&self) -> &[Arc<dyn Kms>] {
         &self.kms
     }
@@ -208,13 +208,37 @@ impl Opener {
         self.refuse(&shape, value, out, Reason::Unopened)
     }
 
+    /// Opens `value` with every key there is, asking the KMS where need be.
+    ///
+    /// # Errors
+    /// Those of [`unwrap`](Self::unwrap).
+    pub async fn open(
+        &self,
+        column: usize,
+        row: &str,
+        value: &[u8],
+        out: &mut Plaintext,
+    ) -> Result<Attempt, KmsError> {
+        let attempt = self.attempt(column, row, value, out);
+        match (&attempt, Shape::of(value).v2) {
+            (Attempt::Wrapped, Some(wrapped)) => {
+                let unwrapped = self.unwrap(wrapped.encrypted_dek).await?;
+                Ok(self.open_unwrapped(value, &unwrapped, out))
+            }
+            _ => Ok(attempt),
+        }
+    }
+
     /// Goes on with a value of v2's form once its data key was unwrapped.
     pub fn open_unwrapped(&self, value: &[u8], unwrapped: &Unwrapped, out: &mut Plaintext) -> Attempt {
         let shape = Shape::of(value);
         let otherwise = match (unwrapped, &shape.v2) {
             (Unwrapped::Key(cipher, kms), Some(wrapped)) => {
                 if cipher.open_into(wrapped, out).is_ok() {
-                    return Attempt::Opened(Origin { format: Format::V2, key: OriginKey::Kms(*kms) });
+                    return Attempt::Opened(Origin {
+                        format: Format::V2,
+                        key: OriginKey::Kms(Arc::clone(kms)),
+                    });
                 }
                 Reason::Tampered
             }
@@ -262,7 +286,7 @@ impl Opener {
             match kms.decrypt(encrypted_dek, &Context::new()).await {
                 Ok(key) => {
                     self.canaries().entry(position).or_insert_with(|| encrypted_dek.to_owned());
-                    return Ok(Unwrapped::Key(Box::new(RowCipher::new(&key)), position));
+                    return Ok(Unwrapped::Key(Box::new(RowCipher::new(&key)), kms.key_name().into()));
                 }
                 Err(KmsError::Blob { .. }) => {}
                 Err(error @ KmsError::Key { .. }) => {
@@ -297,7 +321,7 @@ impl fmt::Debug for Opener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Opener")
             .field("table", &self.table)
-            .field("statics", &self.statics.iter().map(StaticCipher::id).collect::<Vec<_>>())
+            .field("statics", &self.statics.iter().map(|cipher| cipher.id()).collect::<Vec<_>>())
             .field("kms", &self.kms)
             .field("data_keys", &self.data_keys.keys())
             .finish_non_exhaustive()

@@ -30,9 +30,9 @@ pub struct RowKeys {
 /// Seals the values of one target under the new key.
 pub enum Sealer {
     /// v1, under a static key.
-    Static(Box<StaticCipher>),
-    /// v2, under data keys of a KMS key: its position among the opener's, and the key.
-    Wrapped(usize, Arc<dyn Kms>),
+    Static(Arc<StaticCipher>),
+    /// v2, under data keys of a KMS key.
+    Wrapped(Arc<dyn Kms>),
     /// v3, under a data key of the registry: its id, and a cipher for each column.
     Bound(KeyId, Vec<ColumnCipher>),
 }
@@ -59,14 +59,14 @@ impl Sealer {
     }
 
     /// Whether a value of this origin is where it is to end.
-    pub fn is_current(&self, origin: Origin) -> bool {
+    pub fn is_current(&self, origin: &Origin) -> bool {
         origin.format == self.format() && origin.key == self.key()
     }
 
     fn key(&self) -> OriginKey {
         match self {
             Self::Static(cipher) => OriginKey::Static(cipher.id()),
-            Self::Wrapped(position, _) => OriginKey::Kms(*position),
+            Self::Wrapped(kms) => OriginKey::Kms(kms.key_name().into()),
             Self::Bound(key_id, _) => OriginKey::Data(*key_id),
         }
     }
@@ -78,7 +78,7 @@ impl Sealer {
     /// # Errors
     /// The KMS's; [`KmsError::Blob`] when what it generated does not unwrap to the same key.
     pub async fn row_keys(&self) -> Result<Option<RowKeys>, KmsError> {
-        let Self::Wrapped(_, kms) = self else { return Ok(None) };
+        let Self::Wrapped(kms) = self else { return Ok(None) };
         let generated = kms.generate_data_key(&Context::new()).await?;
         let unwrapped = kms.decrypt(&generated.wrapped, &Context::new()).await?;
         if unwrapped != generated.key {

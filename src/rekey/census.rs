@@ -80,19 +80,16 @@ async fn count_page(
                 continue;
             };
             let value = definition.encoding.decode(stored, &mut buffer);
-            let mut attempt = match value {
+            let attempt = match value {
                 _ if stored.is_empty() => Attempt::Refused(Reason::TooLarge),
+                Some(value) if *asked < UNWRAPPED => {
+                    *asked += i64::from(Shape::of(value).v2.is_some());
+                    job.opener.open(column, &row_text, value, plaintext).await?
+                }
                 Some(value) => job.opener.attempt(column, &row_text, value, plaintext),
                 None => job.opener.attempt_undecodable(stored, plaintext),
             };
             let value = value.unwrap_or(stored);
-            if let (Attempt::Wrapped, Some(wrapped)) = (attempt, Shape::of(value).v2)
-                && *asked < UNWRAPPED
-            {
-                *asked += 1;
-                let unwrapped = job.opener.unwrap(wrapped.encrypted_dek).await?;
-                attempt = job.opener.open_unwrapped(value, &unwrapped, plaintext);
-            }
             counted.note(job, attempt, value, (&row_text, &definition.name));
         }
         if counted.current + counted.empty - settled < count(job.target.columns.len()) {
@@ -108,10 +105,10 @@ impl Census {
         match attempt {
             Attempt::Wrapped => self.wrapped += 1,
             Attempt::Opened(origin) => {
-                *self.opened.entry(origin).or_default() += 1;
-                self.current += i64::from(job.sealer.is_current(origin));
+                self.current += i64::from(job.sealer.is_current(&origin));
                 let ambiguous = matches!(origin.key, OriginKey::Static(_)) && is_ambiguous_first_byte(value);
                 self.ambiguous += i64::from(ambiguous);
+                *self.opened.entry(origin).or_default() += 1;
             }
             Attempt::Refused(reason) => {
                 *self.refused.entry(reason).or_default() += 1;

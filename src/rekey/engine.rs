@@ -168,11 +168,7 @@ async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
             let Some(stored) = page.cells.at(row, column) else { continue };
             values += 1;
             let Some(value) = definition.encoding.decode(stored, &mut buffer) else { continue };
-            let mut attempt = job.opener.attempt(column, &key.to_string(), value, &mut plaintext);
-            if let (Attempt::Wrapped, Some(wrapped)) = (attempt, crate::envelope::Shape::of(value).v2) {
-                let unwrapped = job.opener.unwrap(wrapped.encrypted_dek).await?;
-                attempt = job.opener.open_unwrapped(value, &unwrapped, &mut plaintext);
-            }
+            let attempt = job.opener.open(column, &key.to_string(), value, &mut plaintext).await?;
             if matches!(attempt, Attempt::Opened(_)) {
                 return Ok(());
             }

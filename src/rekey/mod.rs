@@ -18,6 +18,7 @@ use crate::{
 mod census;
 mod engine;
 mod pipeline;
+mod prepare;
 mod progress;
 mod quarantine;
 mod resealer;
@@ -27,6 +28,7 @@ mod verify;
 
 pub use census::{Census, census};
 pub use engine::run;
+pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
 pub use verify::{Failure, Verified, verify};

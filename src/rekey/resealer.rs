@@ -177,8 +177,9 @@ impl Resealer {
 
     /// Whether, of all keys, only the new one is asked over the network.
     fn only_new_key_is_remote(&self) -> bool {
-        let Sealer::Wrapped(new, _) = *self.job.sealer else { return false };
-        self.job.opener.kms().len() == 1 && self.job.opener.kms()[new].locality() == Locality::Remote
+        let Sealer::Wrapped(new) = self.job.sealer.as_ref() else { return false };
+        let mut kms = self.job.opener.kms().iter();
+        kms.all(|kms| kms.locality() == Locality::Local || kms.key_name() == new.key_name())
     }
 
     /// Unwraps the data keys that cells wait for, each once, and opens the cells.
@@ -328,7 +329,7 @@ fn settle(job: &Job, attempt: Attempt, value: &[u8]) -> Verdict {
             let ambiguous = job.options.reseal_ambiguous
                 && matches!(origin.key, OriginKey::Static(_))
                 && is_ambiguous_first_byte(value);
-            if job.sealer.is_current(origin) && !ambiguous { Verdict::Current } else { Verdict::Open }
+            if job.sealer.is_current(&origin) && !ambiguous { Verdict::Current } else { Verdict::Open }
         }
     }
 }

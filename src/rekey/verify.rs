@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{Job, KMS_CONCURRENCY, RekeyError, resealer::count};
 use crate::{
     envelope::Shape,
-    keyring::{Attempt, Opener, Sealer},
+    keyring::{Attempt, Opener},
     secret::Plaintext,
     store::Page,
 };
@@ -131,7 +131,7 @@ async fn verify_page(
 impl Verified {
     fn note(&mut self, job: &Job, page: &Page, row: usize, column: usize, attempt: Attempt) {
         match attempt {
-            Attempt::Opened(origin) if Sealer::is_current(&job.sealer, origin) => self.opened += 1,
+            Attempt::Opened(origin) if job.sealer.is_current(&origin) => self.opened += 1,
             Attempt::Refused(reason) => self.fail(job, page, row, column, reason.as_str()),
             Attempt::Opened(_) | Attempt::Wrapped => self.fail(job, page, row, column, "not-current"),
         }

@@ -2,10 +2,18 @@
 //!
 //! A [`Kms`] is one configured key of one service. It never sees a value, only data keys.
 
-use std::{collections::BTreeMap, fmt};
+pub mod aws;
+pub mod local;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
+use self::{
+    aws::AwsKms,
+    local::{KeyringError, LocalKms},
+};
+use super::spec::KmsSpec;
 use crate::secret::DataKey;
 
 /// The encryption context: authenticated, not secret, and logged in clear by the services.
@@ -72,11 +80,43 @@ pub enum KmsError {
         code: String,
     },
     /// Trouble with the service: throttled, timed out, unreachable, 5xx; the retries are spent.
-    #[error("the KMS did not answer {operation} ({code})")]
+    #[error("no usable answer from the KMS to {operation} ({code})")]
     Service {
         /// The call.
         operation: &'static str,
         /// The service's error code, or the kind of transport error.
         code: String,
     },
+}
+
+/// Connects to the key that `spec` names.
+///
+/// # Errors
+/// See [`ConnectError`]: in short, that the key is there and can be used, only its first use shows.
+pub async fn connect(spec: &KmsSpec) -> Result<Arc<dyn Kms>, ConnectError> {
+    Ok(match spec {
+        KmsSpec::Aws(name) => Arc::new(AwsKms::connect(name).await?),
+        KmsSpec::Local(path) => Arc::new(LocalKms::open(path)?),
+    })
+}
+
+/// Why a KMS key could not be set up: what is configured is missing or wrong, or the service was asked to resolve
+/// the key and did not.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A key that is not named by an ARN is looked up in a region, and none is configured.
+    #[error("no AWS region is configured: set AWS_REGION, or name the key by its ARN")]
+    NoRegion,
+    /// Nothing in the credentials chain gave credentials.
+    #[error("no AWS credentials ({reason}): set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")]
+    NoCredentials {
+        /// What the last provider of the chain said; none of them quotes what it read.
+        reason: String,
+    },
+    /// The keyring file was not opened.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
+    /// The service did not resolve the key.
+    #[error(transparent)]
+    Kms(#[from] KmsError),
 }

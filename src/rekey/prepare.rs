@@ -1,0 +1,283 @@
+//! From named keys to a job: loads static keys, asks the KMS, unwraps the registry's data keys.
+
+use std::sync::Arc;
+
+use super::{DataKeyScope, Job, Options, RekeyError, RunKeys};
+use crate::{
+    envelope::{Format, KeyId, v1::StaticCipher, v3::BoundKey},
+    keyring::{
+        ClearText, Opener, RegistryError, Sealer, generate,
+        kms::{self, Kms},
+        spec::{KeySpec, KmsSpec},
+        static_key, unwrap,
+    },
+    secret::DataKey,
+    store::{DataKeyState, Store, Target, WrappedDataKey},
+};
+
+/// The keys that an operator chose.
+#[derive(Debug, Clone)]
+pub struct KeyChoice {
+    /// Every key that a stored value may be under.
+    pub old: Vec<KeySpec>,
+    /// The key to end under.
+    pub new: KeySpec,
+    /// The format to write.
+    pub format: Format,
+    /// v2: how far a data key reaches.
+    pub scope: DataKeyScope,
+    /// v3: make a new data key, even where there is an active one.
+    pub new_data_key: bool,
+    /// What to make of a URL in the clear.
+    pub clear_text: ClearText,
+}
+
+/// What a job is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intent {
+    /// To write: takes the open run's data key, or the active one, or makes one.
+    Run,
+    /// To look: writes nothing, and makes no data key.
+    Look,
+    /// To verify: opens values under the new key, unwrapped afresh, and under no other.
+    Verify,
+}
+
+/// Builds the job.
+///
+/// # Errors
+/// [`RekeyError::Refused`] for keys that can't be loaded or don't go with the format; the KMS's and the store's.
+///
+/// # Crash safety
+/// [`Intent::Run`] may add a data key to the registry. If the process dies after that, the key is active and the next
+/// run takes it.
+pub async fn prepare(
+    store: Arc<dyn Store>,
+    target: Target,
+    choice: &KeyChoice,
+    options: Options,
+    intent: Intent,
+) -> Result<Job, RekeyError> {
+    let mut ring = Ring::default();
+    let new = ring.add(&choice.new).await?;
+    let mut old = Vec::new();
+    for spec in &choice.old {
+        old.push(ring.add(spec).await?.name());
+    }
+    old.sort();
+    old.dedup();
+    let columns = target.columns.iter().map(|column| column.name.clone());
+    let mut opener = Opener::new(target.name.clone(), columns);
+    opener.set_clear_text(choice.clear_text);
+    let mut registry = Registry::load(store.as_ref(), &target.name, &ring).await?;
+    let (sealer, name) = match (choice.format, &new) {
+        (Format::V1, Named::Static(cipher)) => (Sealer::Static(Arc::clone(cipher)), new.name()),
+        (Format::V2, Named::Kms(kms)) => {
+            opener.add_kms(Arc::clone(kms));
+            (Sealer::Wrapped(Arc::clone(kms)), new.name())
+        }
+        (Format::V3, Named::Kms(_) | Named::Data(_)) => {
+            let key = registry.target(store.as_ref(), &target, &new, choice, intent).await?;
+            let name = format!("data-key:{}", key.key_id());
+            let columns = target.columns.iter().map(|column| column.name.as_str());
+            let sealer = Sealer::bound(&key, &target.name, columns);
+            registry.opened.push(key);
+            (sealer, name)
+        }
+        (format, _) => return Err(mismatch(format)),
+    };
+    match (intent, &sealer) {
+        (Intent::Verify, Sealer::Static(cipher)) => opener.add_static(Arc::clone(cipher)),
+        (Intent::Verify, Sealer::Wrapped(_)) => {}
+        (Intent::Verify, Sealer::Bound(key_id, _)) => {
+            registry
+                .opened
+                .iter()
+                .filter(|key| key.key_id() == *key_id)
+                .for_each(|key| opener.add_data_key(key));
+        }
+        _ => {
+            ring.statics.into_iter().for_each(|cipher| opener.add_static(cipher));
+            ring.kms.into_iter().for_each(|kms| opener.add_kms(kms));
+            registry.opened.iter().for_each(|key| opener.add_data_key(key));
+            registry.unavailable.into_iter().for_each(|key_id| opener.add_unavailable(key_id));
+        }
+    }
+    let keys = RunKeys { format: choice.format, new: name, old, scope: choice.scope };
+    let (opener, sealer, target) = (Arc::new(opener), Arc::new(sealer), Arc::new(target));
+    Ok(Job { store, target, keys, opener, sealer, options })
+}
+
+fn mismatch(format: Format) -> RekeyError {
+    let hint = match format {
+        Format::V1 => "--format v1 takes --new static:env:NAME or static:file:PATH",
+        Format::V2 => "--format v2 takes --new aws-kms:ARN-OR-ALIAS or local-kms:FILE",
+        Format::V3 => "--format v3 takes --new aws-kms:ARN-OR-ALIAS, local-kms:FILE or data-key:HEX32",
+    };
+    RekeyError::Refused {
+        what: format!("format {format} can't be written under the key given as --new"),
+        hint: hint.to_owned(),
+    }
+}
+
+/// A key that was named, loaded.
+enum Named {
+    Static(Arc<StaticCipher>),
+    Kms(Arc<dyn Kms>),
+    Data(KeyId),
+}
+
+impl Named {
+    fn name(&self) -> String {
+        match self {
+            Self::Static(cipher) => format!("static:{}", cipher.id()),
+            Self::Kms(kms) => kms.key_name().to_owned(),
+            Self::Data(key_id) => format!("data-key:{key_id}"),
+        }
+    }
+}
+
+/// The keys that were named, each loaded once.
+#[derive(Default)]
+struct Ring {
+    statics: Vec<Arc<StaticCipher>>,
+    kms: Vec<Arc<dyn Kms>>,
+    connected: Vec<(KmsSpec, Arc<dyn Kms>)>,
+}
+
+impl Ring {
+    async fn add(&mut self, spec: &KeySpec) -> Result<Named, RekeyError> {
+        match spec {
+            KeySpec::Static(source) => {
+                let key = static_key::load(source).map_err(|error| refused(spec, &error))?.key;
+                let cipher = Arc::new(StaticCipher::new(&key));
+                self.statics.push(Arc::clone(&cipher));
+                Ok(Named::Static(cipher))
+            }
+            KeySpec::Kms(name) => {
+                if let Some((_, kms)) = self.connected.iter().find(|(known, _)| known == name) {
+                    return Ok(Named::Kms(Arc::clone(kms)));
+                }
+                let kms = kms::connect(name).await.map_err(|error| match error {
+                    kms::ConnectError::Kms(error) => RekeyError::Kms(error),
+                    error => refused(spec, &error),
+                })?;
+                self.connected.push((name.clone(), Arc::clone(&kms)));
+                self.kms.push(Arc::clone(&kms));
+                Ok(Named::Kms(kms))
+            }
+            KeySpec::DataKey(key_id) => Ok(Named::Data(*key_id)),
+        }
+    }
+}
+
+fn refused(spec: &KeySpec, error: &dyn std::error::Error) -> RekeyError {
+    RekeyError::Refused {
+        what: format!("{spec}: {error}"),
+        hint: "reseal run --help lists the forms of a key".to_owned(),
+    }
+}
+
+/// The registry's data keys of a target, as far as the named KMS keys unwrap them.
+struct Registry {
+    rows: Vec<WrappedDataKey>,
+    opened: Vec<BoundKey>,
+    unavailable: Vec<KeyId>,
+}
+
+impl Registry {
+    async fn load(store: &dyn Store, purpose: &str, ring: &Ring) -> Result<Self, RekeyError> {
+        let rows =
+            if store.is_migrated().await? { store.data_keys(Some(purpose)).await? } else { Vec::new() };
+        let mut registry = Self { rows: Vec::new(), opened: Vec::new(), unavailable: Vec::new() };
+        for row in rows.into_iter().filter(|row| row.state.opens()) {
+            match unwrap(&row, &ring.kms).await {
+                Ok(key) => registry.opened.push(key),
+                // Other keys' values are not this run's; a value under this one goes to quarantine by that name.
+                Err(RegistryError::NotConfigured { key_id, .. }) => registry.unavailable.push(key_id),
+                Err(RegistryError::Kms { source: source @ kms::KmsError::Service { .. }, .. }) => {
+                    return Err(source.into());
+                }
+                Err(RegistryError::Kms { key_id, .. } | RegistryError::OtherKey(key_id)) => {
+                    registry.unavailable.push(key_id);
+                }
+            }
+            registry.rows.push(row);
+        }
+        Ok(registry)
+    }
+
+    /// The data key to seal under: the one named; the open run's; the active one under the named KMS key; a new one.
+    async fn target(
+        &mut self,
+        store: &dyn Store,
+        target: &Target,
+        new: &Named,
+        choice: &KeyChoice,
+        intent: Intent,
+    ) -> Result<BoundKey, RekeyError> {
+        let kms = match new {
+            Named::Data(key_id) => return self.take(*key_id),
+            Named::Kms(kms) => kms,
+            Named::Static(_) => return Err(mismatch(choice.format)),
+        };
+        let open = if store.is_migrated().await? { store.open_run(&target.name).await? } else { None };
+        if let (Intent::Run, Some(run)) = (intent, open)
+            && let Ok(keys) = serde_json::from_str::<RunKeys>(&run.keys)
+            && let Some(key_id) = keys.new.strip_prefix("data-key:").and_then(|id| id.parse().ok())
+            && self
+                .rows
+                .iter()
+                .any(|row| row.kms == kms.key_name() && row.key_id == *KeyId::as_bytes(&key_id))
+        {
+            return self.take(key_id);
+        }
+        let active = self
+            .rows
+            .iter()
+            .find(|row| row.state == DataKeyState::Active && row.kms == kms.key_name())
+            .map(|row| KeyId::from_bytes(row.key_id));
+        match (active, intent) {
+            (Some(key_id), Intent::Look | Intent::Verify) => self.take(key_id),
+            (Some(key_id), Intent::Run) if !choice.new_data_key => self.take(key_id),
+            (None, Intent::Verify) => Err(RekeyError::Refused {
+                what: format!("{} has no active data key under {}", target.name, kms.key_name()),
+                hint: "reseal keys list".to_owned(),
+            }),
+            (None, Intent::Look) => throw_away_key(),
+            (_, Intent::Run) => {
+                let (row, key) = generate(kms.as_ref(), &target.name).await.map_err(registry_error)?;
+                store.add_data_key(&row).await?;
+                Ok(key)
+            }
+        }
+    }
+
+    fn take(&mut self, key_id: KeyId) -> Result<BoundKey, RekeyError> {
+        match self.opened.iter().position(|key| key.key_id() == key_id) {
+            Some(position) => Ok(self.opened.swap_remove(position)),
+            None => Err(RekeyError::Refused {
+                what: format!(
+                    "data key {key_id} is not in the registry, or none of the given KMS keys unwraps it"
+                ),
+                hint: "reseal keys list".to_owned(),
+            }),
+        }
+    }
+}
+
+/// A key that no value is under, for a look at a table that has no data key yet.
+fn throw_away_key() -> Result<BoundKey, RekeyError> {
+    let key = DataKey::generate().map_err(|_| RekeyError::Refused {
+        what: "the operating system gave no randomness".to_owned(),
+        hint: "try again".to_owned(),
+    })?;
+    Ok(BoundKey::new(&key))
+}
+
+fn registry_error(error: RegistryError) -> RekeyError {
+    match error {
+        RegistryError::Kms { source, .. } => source.into(),
+        error => RekeyError::Refused { what: error.to_string(), hint: "reseal keys list".to_owned() },
+    }
+}
