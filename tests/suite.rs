@@ -1,1 +1,9 @@
 //! One test binary for the whole suite: a module a promise, linked once.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy's exemption for tests stops at the helpers of a #[test] function"
+)]
+
+mod support;
+mod support_works;
