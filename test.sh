@@ -84,7 +84,7 @@ if ! cmp -s "$wanted" "$venv/requirements.txt"; then
     run cp "$wanted" "$venv/requirements.txt"
 fi
 
-# One profile for all of it: each dependency is built once.
+# The release profile throughout, so that nothing is built a second time without optimisation.
 run cargo fmt --check
 run cargo clippy --release --locked --all-targets -- -D warnings
 run cargo test --release --locked -- "$@"

@@ -68,12 +68,18 @@ impl Drop for Supervisor {
     }
 }
 
-/// A command that runs as ourselves, or, as root, as the `postgres` or `nobody` user: the servers refuse root.
+/// A command that runs as ourselves, or, when we are root, as the user `postgres` or `nobody`: the servers refuse root.
 ///
 /// It runs in `/tmp`, which that user can enter, without the `PG…` variables of whoever runs the tests.
 pub(crate) fn unprivileged(program: impl AsRef<OsStr>) -> Command {
-    let mut command = if rustix::process::geteuid().is_root() { demoted() } else { Command::new("env") };
-    command.arg(program).current_dir("/tmp").env("LC_ALL", "C.UTF-8").env_remove("LANGUAGE");
+    let mut command = if rustix::process::geteuid().is_root() {
+        let mut command = demoted();
+        command.arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
+    command.current_dir("/tmp").env("LC_ALL", "C.UTF-8").env_remove("LANGUAGE");
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"PG") {
             command.env_remove(name);
@@ -82,26 +88,17 @@ pub(crate) fn unprivileged(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// `setpriv` or `runuser`, up to where the program goes.
+/// `setpriv`, up to where the program goes. It belongs to util-linux, which every Debian has.
 fn demoted() -> Command {
     let accounts = fs::read_to_string("/etc/passwd").expect("every account may read it");
-    let account = |wanted: &str| {
-        let fields = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        fields.into_iter().find(|fields| fields[0] == wanted)
+    let account = |wanted| {
+        let mut accounts = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        accounts.find(|fields| fields[0] == wanted)
     };
     let account = account("postgres").or_else(|| account("nobody")).expect("a user other than root");
-    let (name, group) = (account[0], account[3]);
-
-    if let Some(setpriv) = find_program("setpriv", &[]) {
-        let mut command = Command::new(setpriv);
-        command.args(["--reuid", name, "--regid", group, "--clear-groups", "--"]);
-        command
-    } else {
-        let mut command =
-            Command::new(find_program("runuser", &[]).expect("setpriv or runuser, of util-linux"));
-        command.args(["-u", name, "--"]);
-        command
-    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", account[2], "--regid", account[3], "--clear-groups", "--"]);
+    command
 }
 
 /// Where `program` is: in one of `folders`, in PATH, or among the programs of administrators.

@@ -277,7 +277,7 @@ impl Expected {
         for row in stored {
             let org_id = row.org_id.parse::<Uuid>().ok().filter(|org_id| missing.remove(org_id));
             let Some(org_id) = org_id else {
-                differences.push(format!("{}: not one of the rows", row.org_id));
+                differences.push(format!("{}: not one of the rows, or there twice", row.org_id));
                 continue;
             };
             for ((column, holds), value) in COLUMNS.into_iter().zip(&self.0[&org_id]).zip(&row.values) {
@@ -291,7 +291,7 @@ impl Expected {
                         }
                     }
                     (_, None) => "became NULL",
-                    (_, Some(_)) => "held nothing and now has a value",
+                    (_, Some(_)) => "held nothing and was changed",
                 };
                 differences.push(format!("{} {column}: {verdict}", row.org_id));
             }
