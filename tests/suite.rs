@@ -1,4 +1,5 @@
 //! One test binary for the whole suite: a module a promise, linked once.
+
 #![allow(
     clippy::unwrap_used,
     reason = "clippy's exemption for tests stops at the helpers of a #[test] function"
@@ -8,3 +9,4 @@ mod formats;
 mod key_text;
 mod kms;
 mod support;
+mod support_works;

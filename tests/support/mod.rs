@@ -1,4 +1,24 @@
-//! What the tests stand on: the real thing where it can run here, a stateful stand-in where it can't.
+//! What the tests stand on: real servers of their own, an independent reading of the value formats, and tenants.
+//!
+//! Every server is a process of this machine with its files in a folder of its own under `/tmp`, and is gone, files
+//! and all, when the test process ends, whichever way it ends. Nothing here shares code with the crate under test.
+
+use std::path::{Path, PathBuf};
 
 pub(crate) mod fault_proxy;
 pub(crate) mod moto;
+pub(crate) mod oracle;
+pub(crate) mod pgbouncer;
+pub(crate) mod postgres;
+pub(crate) mod supervisor;
+pub(crate) mod tenants;
+
+/// The interpreter of the virtual environment that `test.sh` makes from `requirements.txt`, or that
+/// `RESEAL_TEST_VENV` names.
+pub(crate) fn python() -> PathBuf {
+    let venv = std::env::var_os("RESEAL_TEST_VENV")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-venv"), PathBuf::from);
+    let python = venv.join("bin/python");
+    assert!(python.exists(), "{} is missing: run ./test.sh once", python.display());
+    python
+}
