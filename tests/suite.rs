@@ -8,5 +8,6 @@
 mod formats;
 mod key_text;
 mod kms;
+mod rekey;
 mod support;
 mod support_works;

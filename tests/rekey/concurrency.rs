@@ -1,0 +1,1 @@
+//! Writers at work during a run.

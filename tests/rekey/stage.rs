@@ -1,0 +1,179 @@
+//! A table of tenants on a real database, keys in files, and an independent check of every plaintext.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use reseal::{
+    envelope::Format,
+    keyring::{ClearText, kms::Kms, kms::local::LocalKms},
+    rekey::{self, DataKeyScope, Intent, Job, KeyChoice, Options, Report},
+    secret::SecretText,
+    store::{Store, Target, TargetName, postgres::Postgres},
+};
+use sqlx::PgPool;
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use crate::support::{
+    oracle::{self, Key},
+    postgres::{TempPostgres, TestDatabase},
+    tenants::{COLUMNS, Expected, Stored, TABLE, Tenants, stored_in_postgres},
+};
+
+/// The key that the tenants are under at first.
+pub(crate) const OLD: Key = [0x11; 32];
+
+/// What the new values are under, for the independent check.
+pub(crate) enum Under<'a> {
+    Static(&'a Key),
+    Wrapped(&'a Path),
+    Bound(&'a Path),
+}
+
+pub(crate) struct Stage {
+    pub(crate) store: Arc<dyn Store>,
+    _database: TestDatabase<'static>,
+    pub(crate) pool: PgPool,
+    pub(crate) expected: Expected,
+    pub(crate) folder: TempDir,
+    pub(crate) options: Options,
+}
+
+impl Stage {
+    /// `rows` tenants under [`OLD`] in a database of their own on the shared cluster, and our own tables.
+    pub(crate) async fn new(name: &str, rows: usize) -> Self {
+        let database = TempPostgres::shared().database(name);
+        let pool = database.pool();
+        let expected = Tenants { seed: 7, rows, key: &OLD }.fill_postgres(&pool).await;
+        sqlx::query("ANALYZE org_instances").execute(&pool).await.unwrap();
+        let url = SecretText::new(database.url());
+        let store = Arc::new(Postgres::connect(&url, None, 6).await.unwrap());
+        store.migrate().await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { batch: 100, ..Options::default() };
+        Self { store, _database: database, pool, expected, folder, options }
+    }
+
+    /// Writes a static key to a file and names it.
+    pub(crate) fn static_key(&self, name: &str, key: &Key) -> String {
+        use std::{fs, os::unix::fs::PermissionsExt};
+        let path = self.folder.path().join(name);
+        fs::write(&path, hex::encode(key)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        format!("static:file:{}", path.display())
+    }
+
+    pub(crate) fn old(&self) -> String {
+        self.static_key("old", &OLD)
+    }
+
+    /// Makes a keyring file.
+    pub(crate) fn keyring(&self, name: &str) -> PathBuf {
+        let path = self.folder.path().join(name);
+        LocalKms::create(&path).unwrap();
+        path
+    }
+
+    pub(crate) async fn target(&self) -> Target {
+        self.target_of(TABLE, "org_id", &COLUMNS).await
+    }
+
+    pub(crate) async fn target_of(&self, table: &str, key_column: &str, columns: &[&str]) -> Target {
+        let name = TargetName {
+            logical: None,
+            schema: None,
+            table: table.to_owned(),
+            key_column: key_column.to_owned(),
+            columns: columns.iter().map(|&column| column.to_owned()).collect(),
+        };
+        let inspection = self.store.inspect(&name).await.unwrap();
+        assert_eq!(inspection.refusals().count(), 0, "{:?}", inspection.findings);
+        inspection.target.unwrap()
+    }
+
+    pub(crate) fn choice(&self, format: Format, old: &[&str], new: &str) -> KeyChoice {
+        KeyChoice {
+            old: old.iter().map(|key| key.parse().unwrap()).collect(),
+            new: new.parse().unwrap(),
+            format,
+            scope: DataKeyScope::Row,
+            new_data_key: false,
+            clear_text: ClearText::Quarantine,
+        }
+    }
+
+    pub(crate) async fn job(&self, choice: &KeyChoice, intent: Intent) -> Job {
+        let target = self.target().await;
+        rekey::prepare(Arc::clone(&self.store), target, choice, self.options.clone(), intent).await.unwrap()
+    }
+
+    pub(crate) async fn run(&self, choice: &KeyChoice) -> Report {
+        run_job(self.job(choice, Intent::Run).await).await
+    }
+
+    pub(crate) async fn verify(&self, choice: &KeyChoice) -> rekey::Verified {
+        rekey::verify(&Arc::new(self.job(choice, Intent::Verify).await)).await.unwrap()
+    }
+
+    /// Opens every value with the oracle and compares it with what was filled in.
+    pub(crate) async fn differences(&self, under: Under<'_>) -> Vec<String> {
+        let stored = stored_in_postgres(&self.pool).await;
+        let keys = IndependentKeys::load(self.store.as_ref(), &stored, &under).await;
+        self.expected.differences(&stored, |cell, value| keys.open(&under, cell, value))
+    }
+}
+
+pub(crate) async fn run_job(job: Job) -> Report {
+    try_run_job(job).await.unwrap()
+}
+
+pub(crate) async fn try_run_job(job: Job) -> Result<Report, rekey::RekeyError> {
+    let (_stop, signal) = rekey::stop_signal();
+    rekey::run(job, signal, watch::Sender::default()).await
+}
+
+/// The data keys that the stored values need, unwrapped one by one beforehand.
+pub(crate) struct IndependentKeys {
+    wrapped: HashMap<Vec<u8>, Key>,
+    bound: HashMap<[u8; 16], Key>,
+}
+
+impl IndependentKeys {
+    pub(crate) async fn load(store: &dyn Store, stored: &[Stored], under: &Under<'_>) -> Self {
+        let mut keys = Self { wrapped: HashMap::new(), bound: HashMap::new() };
+        match under {
+            Under::Static(_) => {}
+            Under::Wrapped(keyring) => {
+                let kms = LocalKms::open(keyring).unwrap();
+                let values = stored.iter().flat_map(|row| &row.values).flatten();
+                for (encrypted_dek, _) in values.filter_map(|value| oracle::split_v2(value)) {
+                    if let Ok(key) = kms.decrypt(encrypted_dek, &Default::default()).await {
+                        keys.wrapped.insert(encrypted_dek.to_vec(), *key.expose());
+                    }
+                }
+            }
+            Under::Bound(keyring) => {
+                let kms = LocalKms::open(keyring).unwrap();
+                for row in store.data_keys(None).await.unwrap() {
+                    let context = [("reseal:purpose", row.purpose), ("reseal:wrap", row.wrap_id.to_string())];
+                    let context = context.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+                    if let Ok(key) = kms.decrypt(&row.wrapped, &context).await {
+                        keys.bound.insert(row.key_id, *key.expose());
+                    }
+                }
+            }
+        }
+        keys
+    }
+
+    pub(crate) fn open(&self, under: &Under<'_>, cell: oracle::Cell<'_>, value: &[u8]) -> Option<Vec<u8>> {
+        match under {
+            Under::Static(key) => oracle::open_v1(key, value),
+            Under::Wrapped(_) => oracle::open_v2(value, |wrapped| self.wrapped.get(wrapped).copied()),
+            Under::Bound(_) => oracle::open_v3(value, cell, |key_id| self.bound.get(&key_id).copied()),
+        }
+    }
+}
