@@ -71,6 +71,14 @@ impl Sealer {
         }
     }
 
+    /// What every value that it writes begins with, where that tells its key.
+    pub fn header(&self) -> Option<Vec<u8>> {
+        match self {
+            Self::Bound(key_id, _) => Some([&[0x03], key_id.as_bytes().as_slice()].concat()),
+            Self::Static(_) | Self::Wrapped(_) => None,
+        }
+    }
+
     /// Makes a data key for v2 values, unwraps it again from its wrapped bytes, and compares the two.
     ///
     /// `None` for a sealer whose key is at hand. One call generates, one unwraps.

@@ -110,10 +110,11 @@ async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Resul
     let mut limits = shop.job.limits();
     let most = limits.rows;
     limits.rows = most.min(FIRST_PAGE);
+    let skip = if pass == Pass::Later { shop.job.sealer.header() } else { None };
     let mut after = lease.cursor.clone();
     loop {
         let job = &shop.job;
-        let read = || job.store.read_page(&job.target, &lease.range, after.as_ref(), limits);
+        let read = || job.store.read_page(&job.target, &lease.range, after.as_ref(), skip.as_deref(), limits);
         let resealed = match patiently(&shop.status, read).await {
             Ok(page) => {
                 limits.rows = next_page_size(&page, limits.rows, most);
@@ -227,7 +228,11 @@ async fn defer_row(
     row: usize,
 ) -> Result<Committed, StoreError> {
     let page = &resealed.page;
-    let tally = Tally { scanned: 1, deferred: count(page.cells.width()), ..Tally::default() };
+    let tally = Tally {
+        scanned: i64::from(lease.sweep == 1),
+        deferred: count(page.cells.width()),
+        ..Tally::default()
+    };
     let done = page.last && row + 1 == page.keys.len();
     let batch = Batch {
         keys: &page.keys,

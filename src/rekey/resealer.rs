@@ -50,7 +50,8 @@ impl Resealed {
     /// newly quarantines.
     pub(super) fn tally(&self, rows: std::ops::Range<usize>, sweep: i64) -> Tally {
         let width = self.page.cells.width();
-        let mut tally = Tally { scanned: count(rows.len()), ..Tally::default() };
+        let scanned = if sweep == 1 { count(rows.len()) } else { 0 };
+        let mut tally = Tally { scanned, ..Tally::default() };
         for verdict in &self.verdicts[rows.start * width..rows.end * width] {
             match verdict {
                 Verdict::Skipped => continue,
@@ -85,8 +86,8 @@ pub(super) fn count(n: usize) -> i64 {
 pub(super) enum Pass {
     /// Every value is opened.
     First,
-    /// Values of v2's form that no local key opens are taken for current where only the new key can have made them,
-    /// so that a sweep does not ask a remote KMS about every row again; a verify does.
+    /// Values that show the new key in their header, or have v2's form where only the new key can have made them,
+    /// are taken for current: no sweep decrypts them, nor asks a remote KMS about every row, again. A verify does.
     Later,
 }
 

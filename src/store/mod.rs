@@ -68,12 +68,13 @@ pub trait Store: Debug + Send + Sync {
     /// At most `parts - 1` keys that cut the table into ranges of about the same number of rows, in key order.
     async fn split_points(&self, target: &Target, rows: u64, parts: u64) -> Result<Vec<RowKey>, StoreError>;
 
-    /// The rows of `range` after `after`, in key order.
+    /// The rows of `range` after `after`, in key order; without those whose every value begins with `skip`.
     async fn read_page(
         &self,
         target: &Target,
         range: &KeyRange,
         after: Option<&RowKey>,
+        skip: Option<&[u8]>,
         limits: PageLimits,
     ) -> Result<Page, StoreError>;
 

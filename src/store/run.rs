@@ -14,7 +14,7 @@ use super::{Cells, RowKey};
 /// `total = rekeyed + current + empty + quarantined + vanished`, always: [`Tally::sums`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Rows read, counted once a sweep.
+    /// Rows dealt with in the first sweep.
     pub scanned: i64,
     /// Cells replaced by a value under the new key.
     pub rekeyed: i64,

@@ -137,10 +137,11 @@ impl Store for Postgres {
         target: &Target,
         range: &KeyRange,
         after: Option<&RowKey>,
+        skip: Option<&[u8]>,
         limits: PageLimits,
     ) -> Result<Page, StoreError> {
         let mut tx = self.begin_batch().await?;
-        let page = table::read_page(&mut tx, target, range, after, limits).await?;
+        let page = table::read_page(&mut tx, target, range, after, skip, limits).await?;
         tx.commit().await?;
         Ok(page)
     }

@@ -49,6 +49,7 @@ pub(super) async fn read_page(
     target: &Target,
     range: &KeyRange,
     after: Option<&RowKey>,
+    skip: Option<&[u8]>,
     limits: PageLimits,
 ) -> Result<Page, StoreError> {
     let key = quote(&target.key_column);
@@ -60,6 +61,7 @@ pub(super) async fn read_page(
     if range.hi.is_some() {
         conditions.push(format!("{key} <= ${}", conditions.len() + 1));
     }
+    conditions.extend(skip.map(|prefix| begins_otherwise(target, prefix)));
     let filter =
         if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
     let sql = format!(
@@ -70,6 +72,25 @@ pub(super) async fn read_page(
     );
     let query = [lower, range.hi.as_ref()].into_iter().flatten().fold(query(sql), bind_key);
     page_from(conn, query, target, limits).await
+}
+
+/// Whether a row holds a value that does not begin with `prefix`. In base64 the characters that `prefix` decides
+/// whole are compared.
+fn begins_otherwise(target: &Target, prefix: &[u8]) -> String {
+    let mut encoded = Vec::new();
+    Encoding::Base64.encode_into(prefix, &mut encoded);
+    encoded.truncate(prefix.len() * 8 / 6);
+    let encoded = String::from_utf8_lossy(&encoded);
+    let conditions = target.columns.iter().map(|column| {
+        let name = quote(&column.name);
+        match column.encoding {
+            Encoding::Bytes => {
+                format!("substring({name} FROM 1 FOR {}) <> '\\x{}'", prefix.len(), hex::encode(prefix))
+            }
+            Encoding::Base64 => format!("left({name}, {}) <> '{encoded}' COLLATE \"C\"", encoded.len()),
+        }
+    });
+    format!("({})", conditions.collect::<Vec<_>>().join(" OR "))
 }
 
 /// The rows with these keys, in no particular order.
