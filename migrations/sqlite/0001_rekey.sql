@@ -25,6 +25,16 @@ CREATE TRIGGER reseal_data_keys_keep BEFORE DELETE ON reseal_data_keys
 BEGIN
     SELECT RAISE(ABORT, 'rows of reseal_data_keys are never deleted');
 END;
+-- INSERT OR REPLACE deletes the rows in its way, and fires no trigger for it.
+CREATE TRIGGER reseal_data_keys_no_replace BEFORE INSERT ON reseal_data_keys
+WHEN EXISTS (
+    SELECT 1 FROM reseal_data_keys
+    WHERE key_id = NEW.key_id OR wrap_id = NEW.wrap_id
+       OR purpose = NEW.purpose AND state = 'active' AND NEW.state = 'active'
+)
+BEGIN
+    SELECT RAISE(ABORT, 'this key id, wrapping or active key is there already');
+END;
 
 CREATE TABLE reseal_runs (
     run_id      text PRIMARY KEY,

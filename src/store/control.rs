@@ -124,7 +124,7 @@ macro_rules! control_queries {
             .bind(key.wrap_id.to_string())
             .bind(key.purpose.clone())
             .bind(key.kms.clone())
-            .bind(key.wrapped.clone())
+            .bind((key.state != DataKeyState::Destroyed).then(|| key.wrapped.clone()))
             .bind(key.state.as_str())
             .execute(&mut *conn)
             .await?;

@@ -14,6 +14,7 @@ mod error;
 pub mod postgres;
 mod run;
 mod schema;
+pub mod sqlite;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use error::StoreError;

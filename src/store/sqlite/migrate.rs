@@ -1,0 +1,69 @@
+//! Creates and upgrades reseal's own tables.
+
+use sqlx::{
+    AssertSqlSafe, SqliteConnection,
+    migrate::{Migration, MigrationType, Migrator},
+};
+
+use super::Sqlite;
+use crate::store::StoreError;
+
+/// Our own table of migrations, so that a control plane that uses sqlx too never meets ours in its own.
+const TABLE: &str = "reseal_migrations";
+
+fn migrator() -> Migrator {
+    let migrations = [(1, "rekey", include_str!("../../../migrations/sqlite/0001_rekey.sql"))]
+        .into_iter()
+        .map(|(version, name, sql)| {
+            Migration::new(
+                version,
+                name.into(),
+                MigrationType::Simple,
+                sqlx::SqlSafeStr::into_sql_str(sql),
+                false,
+            )
+        })
+        .collect();
+    let mut migrator = Migrator::with_migrations(migrations);
+    migrator.dangerous_set_table_name(TABLE);
+    migrator.set_locking(false);
+    migrator
+}
+
+/// # Crash safety
+/// One transaction: all migrations or none. It holds the file's write lock, so that a second process waits and then
+/// finds nothing left to do.
+pub(super) async fn apply(store: &Sqlite) -> Result<Vec<String>, StoreError> {
+    let migrator = migrator();
+    let mut tx = store.begin_write().await?;
+    let before = applied(&mut tx).await?;
+    migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
+        sqlx::migrate::MigrateError::Execute(error)
+        | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => StoreError::from(error),
+        _ => StoreError::NotMigrated,
+    })?;
+    tx.commit().await?;
+    Ok(migrator
+        .iter()
+        .filter(|migration| !before.contains(&migration.version))
+        .map(|migration| format!("{:04} {}", migration.version, migration.description))
+        .collect())
+}
+
+pub(super) async fn is_current(store: &Sqlite) -> Result<bool, StoreError> {
+    let mut tx = store.begin_read().await?;
+    let applied = applied(&mut tx).await?;
+    Ok(migrator().iter().all(|migration| applied.contains(&migration.version)))
+}
+
+async fn applied(conn: &mut SqliteConnection) -> Result<Vec<i64>, StoreError> {
+    let exists: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE name = ?)")
+        .bind(TABLE)
+        .fetch_one(&mut *conn)
+        .await?;
+    if !exists {
+        return Ok(Vec::new());
+    }
+    let sql = format!("SELECT version FROM main.{TABLE} WHERE success");
+    Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_all(conn).await?)
+}

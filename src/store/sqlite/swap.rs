@@ -1,0 +1,242 @@
+//! The compare-and-swap of a batch, with its fence check and its checkpoint.
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt;
+use sqlx::{Row, SqliteConnection};
+
+use super::{
+    control, key_of,
+    pack::{self, Packed},
+    quote, table_as_t,
+};
+use crate::{
+    envelope::Encoding,
+    store::{
+        Batch, Cells, Checkpoint, Committed, KeyKind, Lease, RowKey, StoreError, Tally, Target, Unsettled,
+    },
+};
+
+/// Rows of a batch that swap the same columns.
+pub(super) struct Swap {
+    columns: Vec<usize>,
+    rows: Vec<usize>,
+    packed: Packed,
+}
+
+/// Sorts a batch's rows by the columns they swap and packs them; done before the transaction holds the file's lock.
+pub(super) fn prepare(target: &Target, batch: &Batch<'_>) -> Vec<Swap> {
+    let mut rows_of: BTreeMap<Vec<usize>, Vec<usize>> = BTreeMap::new();
+    for row in batch.rows.clone() {
+        let columns: Vec<usize> =
+            (0..target.columns.len()).filter(|&column| batch.new.at(row, column).is_some()).collect();
+        if !columns.is_empty() {
+            rows_of.entry(columns).or_default().push(row);
+        }
+    }
+    let swap = |(columns, rows): (Vec<usize>, Vec<usize>)| {
+        let packed = pack(batch, &rows, &columns);
+        Swap { columns, rows, packed }
+    };
+    rows_of.into_iter().map(swap).collect()
+}
+
+/// Keys, and the old and the new value of each column.
+fn pack(batch: &Batch<'_>, rows: &[usize], columns: &[usize]) -> Packed {
+    let mut packed = Packed::new();
+    for &row in rows {
+        let values =
+            columns.iter().flat_map(|&column| [batch.old.at(row, column), batch.new.at(row, column)]);
+        packed.push(&batch.keys[row], values.map(Option::unwrap_or_default));
+    }
+    packed
+}
+
+/// Everything a batch does, inside the caller's transaction.
+///
+/// The checkpoint is written first, as if every swap held: it is also the fence check. What did not hold is corrected
+/// in the same transaction.
+pub(super) async fn commit(
+    conn: &mut SqliteConnection,
+    target: &Target,
+    lease: &Lease,
+    batch: &Batch<'_>,
+    swaps: Vec<Swap>,
+) -> Result<Committed, StoreError> {
+    if !control::checkpoint(conn, lease, &batch.checkpoint).await? {
+        return Ok(Committed::Fenced);
+    }
+    let mut correction = Tally::default();
+    for cell in batch.quarantined {
+        if !control::put_in_quarantine(conn, &target.name, lease, cell).await? {
+            correction.quarantined -= 1;
+            correction.total -= 1;
+        }
+    }
+    let unsettled = swap_all(conn, target, batch, swaps, &mut correction).await?;
+    if correction != Tally::default() {
+        let correction = Checkpoint { cursor: None, done: false, tally: correction };
+        control::checkpoint(conn, lease, &correction).await?;
+    }
+    Ok(Committed::Done(unsettled))
+}
+
+/// Swaps cells; gives those that are not ours any more.
+///
+/// First whole rows, those where every column still holds what was opened: the number of rows changed then tells
+/// whether all did. Where some did not, each column on its own, which leaves the rows that were swapped alone.
+async fn swap_all(
+    conn: &mut SqliteConnection,
+    target: &Target,
+    batch: &Batch<'_>,
+    swaps: Vec<Swap>,
+    correction: &mut Tally,
+) -> Result<Vec<Unsettled>, StoreError> {
+    let mut unsettled = Vec::new();
+    for Swap { columns, rows, packed } in swaps {
+        let swapped = packed.query(sql(target, &columns)).execute(&mut *conn).await?.rows_affected();
+        let all = u64::try_from(rows.len()) == Ok(swapped);
+        if !all && columns.len() > 1 {
+            for column in &columns {
+                let column = std::slice::from_ref(column);
+                pack(batch, &rows, column).query(sql(target, column)).execute(&mut *conn).await?;
+            }
+        }
+        if !all || target.has_triggers {
+            examine(conn, target, batch, &rows, &columns, correction, &mut unsettled).await?;
+        }
+    }
+    Ok(unsettled)
+}
+
+/// One statement for many rows. Values compare as bytes, whatever the column's collation takes for equal, and keep the
+/// storage class that they have. Neither they nor the key can be NULL here.
+pub(super) fn sql(target: &Target, columns: &[usize]) -> String {
+    let (mut sets, mut matches) = (Vec::new(), Vec::new());
+    for &column in columns {
+        let name = quote(&target.columns[column].name);
+        let new = match target.columns[column].encoding {
+            Encoding::Bytes => format!("v.n{column}"),
+            Encoding::Base64 => {
+                format!(
+                    "CASE typeof(t.{name}) WHEN 'text' THEN CAST(v.n{column} AS text) ELSE v.n{column} END"
+                )
+            }
+        };
+        sets.push(format!("{name} = {new}"));
+        matches.push(format!("CAST(t.{name} AS blob) = v.o{column}"));
+    }
+    format!(
+        "{with}UPDATE {table} SET {sets} FROM v WHERE {same_key} AND {matches}",
+        with = pack::with(target.key_kind, &names(columns)),
+        table = table_as_t(target),
+        sets = sets.join(", "),
+        same_key = same_key(target),
+        matches = matches.join(" AND "),
+    )
+}
+
+/// What [`pack`] packs, for [`pack::with`].
+fn names(columns: &[usize]) -> Vec<String> {
+    columns.iter().flat_map(|column| [format!("o{column}"), format!("n{column}")]).collect()
+}
+
+/// Finds the row by its key's index, which may have a case-insensitive collation, and then compares the key exactly:
+/// a v3 value opens under no other spelling of its row's key.
+fn same_key(target: &Target) -> String {
+    let key = key_of(target);
+    match target.key_kind {
+        KeyKind::Integer => format!("{key} = v.k"),
+        KeyKind::Text | KeyKind::Uuid => format!("{key} = v.k AND {key} = v.k COLLATE binary"),
+    }
+}
+
+/// Asks, in the same transaction, for the rows with a cell that is not ours, and tells what became of each such cell:
+/// gone with its row; changed by somebody else; or, by a trigger's doing, what it was before.
+async fn examine(
+    conn: &mut SqliteConnection,
+    target: &Target,
+    batch: &Batch<'_>,
+    rows: &[usize],
+    columns: &[usize],
+    correction: &mut Tally,
+    unsettled: &mut Vec<Unsettled>,
+) -> Result<(), StoreError> {
+    let cells: Vec<String> = columns
+        .iter()
+        .map(|&column| format!("CAST(t.{} AS blob)", quote(&target.columns[column].name)))
+        .collect();
+    let differs: Vec<String> =
+        cells.iter().zip(columns).map(|(cell, column)| format!("{cell} IS NOT v.n{column}")).collect();
+    let key = key_of(target);
+    let sql = format!(
+        "{with}SELECT v.i, {key} IS NULL, {cells} FROM v LEFT JOIN {table} ON {same_key} \
+         WHERE {key} IS NULL OR {differs}",
+        with = pack::with(target.key_kind, &names(columns)),
+        cells = cells.join(", "),
+        table = table_as_t(target),
+        same_key = same_key(target),
+        differs = differs.join(" OR "),
+    );
+    let mut answer = pack(batch, rows, columns).query(sql).fetch(conn);
+    while let Some(found) = answer.try_next().await? {
+        let row = usize::try_from(found.try_get::<i64, _>(0)?).ok().and_then(|row| rows.get(row));
+        let &row = row.ok_or(StoreError::Corrupt { what: "the number of a row" })?;
+        if found.try_get(1)? {
+            let cells = i64::try_from(columns.len()).unwrap_or_default();
+            correction.rekeyed -= cells;
+            correction.vanished += cells;
+            continue;
+        }
+        for (position, &column) in (2..).zip(columns) {
+            let now: Option<&[u8]> = found.try_get(position)?;
+            if now == batch.new.at(row, column) {
+                continue;
+            }
+            if now == batch.old.at(row, column) {
+                let (row, column) = (batch.keys[row].to_string(), target.columns[column].name.clone());
+                return Err(StoreError::Undone { row, column });
+            }
+            correction.rekeyed -= 1;
+            correction.total -= 1;
+            correction.conflicts += 1;
+            correction.deferred += 1;
+            let now = now.filter(|now| !now.is_empty()).map(<[u8]>::to_vec);
+            unsettled.push(Unsettled { row, column, now });
+        }
+    }
+    Ok(())
+}
+
+pub(super) async fn settle_quarantined(
+    conn: &mut SqliteConnection,
+    target: &Target,
+    key: &RowKey,
+    column: usize,
+    swap: Option<(&[u8], &[u8])>,
+) -> Result<bool, StoreError> {
+    if let Some((old, new)) = swap {
+        let (mut before, mut after) = (Cells::new(target.columns.len()), Cells::new(target.columns.len()));
+        for position in 0..target.columns.len() {
+            before.push((position == column).then_some(old));
+            after.push((position == column).then_some(new));
+        }
+        let batch = Batch {
+            keys: std::slice::from_ref(key),
+            old: &before,
+            new: &after,
+            rows: 0..1,
+            quarantined: &[],
+            checkpoint: Checkpoint { cursor: None, done: false, tally: Tally::default() },
+        };
+        let mut correction = Tally::default();
+        let swaps = prepare(target, &batch);
+        let unsettled = swap_all(conn, target, &batch, swaps, &mut correction).await?;
+        if !unsettled.is_empty() || correction.vanished > 0 {
+            return Ok(false);
+        }
+    }
+    control::remove_from_quarantine(conn, &target.name, &key.to_string(), &target.columns[column].name)
+        .await?;
+    Ok(true)
+}
