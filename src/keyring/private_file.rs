@@ -42,7 +42,7 @@ pub enum PrivateFileError {
 }
 
 /// The whole content of the private file `path`, at most `limit` bytes.
-pub(super) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
+pub fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, PrivateFileError> {
     let unreadable = |cause| PrivateFileError::Unreadable { path: path.into(), cause };
     let mut file = File::open(path).map_err(unreadable)?;
     let metadata = file.metadata().map_err(unreadable)?;

@@ -1,0 +1,52 @@
+//! From settings to a database, and to the table in it.
+
+use std::sync::Arc;
+
+use reseal::store::{
+    Store, Target, TargetName,
+    postgres::{Postgres, Tls},
+};
+
+use super::{Call, Fault};
+use crate::config::DatabaseUrl;
+
+/// The database, with at most `connections` connections.
+pub(super) async fn store(call: &Call, connections: u32) -> Result<Arc<dyn Store>, Fault> {
+    let value = call.settings.value("database-url").ok_or_else(|| {
+        Fault::usage("no database is named").hint("set DATABASE_URL, or --database-url env:NAME or file:PATH")
+    })?;
+    let url = DatabaseUrl::new(value)?.load()?;
+    let tls = match call.settings.text("tls") {
+        Some("verify-full") => Some(Tls::VerifyFull),
+        Some("verify-ca") => Some(Tls::VerifyCa),
+        Some("require") => Some(Tls::Require),
+        Some("disable") => Some(Tls::Disable),
+        _ => None,
+    };
+    match url.expose().split_once(':').map(|(scheme, _)| scheme) {
+        Some("postgres" | "postgresql") => Ok(Arc::new(Postgres::connect(&url, tls, connections).await?)),
+        _ => Err(Fault::usage("the database URL does not begin with postgres://")),
+    }
+}
+
+/// The database, when reseal's own tables are in it.
+pub(super) async fn migrated_store(call: &Call, connections: u32) -> Result<Arc<dyn Store>, Fault> {
+    let store = store(call, connections).await?;
+    if store.is_migrated().await? {
+        return Ok(store);
+    }
+    Err(Fault::refused("reseal's own tables are missing or not up to date").hint(call.again("init")))
+}
+
+/// The table, when it is fit to be re-keyed.
+pub(super) async fn target(store: &dyn Store, name: &TargetName) -> Result<Target, Fault> {
+    let inspection = store.inspect(name).await?;
+    let refusals = inspection.refusals().collect::<Vec<_>>();
+    match inspection.target {
+        Some(target) if refusals.is_empty() => Ok(target),
+        _ => {
+            let what = refusals.iter().map(|finding| finding.what.as_str()).collect::<Vec<_>>().join("; ");
+            Err(refusals.iter().fold(Fault::refused(what), |fault, finding| fault.hint(finding.hint.clone())))
+        }
+    }
+}

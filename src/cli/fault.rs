@@ -1,0 +1,152 @@
+//! Errors: what happened, what to type next, and the exit code. The one place that decides codes.
+//!
+//! | what stopped us | code |
+//! |---|---|
+//! | flags, environment, `reseal.toml`, a database URL that is none | 2 |
+//! | a precondition: keys, table, role, our own tables, a key that the KMS doesn't let us use | 4 |
+//! | the database or the KMS in trouble while a run is open | 5: the same command goes on |
+//! | the same in any other command, or before a run is open | 1: nothing is there to go on with |
+//! | anything else | 1 |
+
+use reseal::{keyring::kms::KmsError, rekey::RekeyError, store::StoreError};
+use serde_json::{Map, Value, json};
+
+use super::{Exit, Output, stdio};
+use crate::config::ConfigError;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub(super) struct Fault {
+    exit: Exit,
+    what: String,
+    hints: Vec<String>,
+    /// What was done until then, in the shape of the command's answer.
+    document: Map<String, Value>,
+}
+
+impl Fault {
+    fn new(exit: Exit, what: impl Into<String>) -> Self {
+        Self { exit, what: what.into(), hints: Vec::new(), document: Map::new() }
+    }
+
+    pub(super) fn failed(what: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, what)
+    }
+
+    pub(super) fn usage(what: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, what)
+    }
+
+    pub(super) fn refused(what: impl Into<String>) -> Self {
+        Self::new(Exit::Refused, what)
+    }
+
+    pub(super) fn resumable(what: impl Into<String>) -> Self {
+        Self::new(Exit::Resumable, what)
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Adds what was done until then.
+    pub(super) fn with(mut self, document: Value) -> Self {
+        if let Value::Object(document) = document {
+            self.document = document;
+        }
+        self
+    }
+
+    /// The error of a run that was open: resumable where the same command goes on.
+    pub(super) fn of_open_run(error: RekeyError, resume: &str) -> Self {
+        if error.is_resumable() {
+            Self::resumable(format!("{error}; the run stays open and nothing is lost")).hint(resume)
+        } else {
+            error.into()
+        }
+    }
+
+    /// Says it: on standard error for a person, and as the one document on standard output for a program.
+    pub(super) fn report(self, command: &str, output: Output) -> Exit {
+        if output == Output::Json {
+            let mut document = self.document;
+            let resumable = self.exit == Exit::Resumable;
+            document.entry("command").or_insert_with(|| command.into());
+            document
+                .entry("outcome")
+                .or_insert_with(|| if resumable { "interrupted" } else { "failed" }.into());
+            document.insert("error".to_owned(), self.what.as_str().into());
+            document.insert("hints".to_owned(), json!(self.hints));
+            // The exit code says what is wrong even when nobody reads this.
+            drop(stdio::answer(format!("{}\n", Value::Object(document)).as_bytes()));
+        }
+        stdio::note(format_args!("error: {}", self.what));
+        for hint in &self.hints {
+            stdio::note(format_args!("hint: {hint}"));
+        }
+        self.exit
+    }
+}
+
+impl From<ConfigError> for Fault {
+    fn from(error: ConfigError) -> Self {
+        Self { hints: error.hint.into_iter().collect(), ..Self::usage(error.what) }
+    }
+}
+
+impl From<RekeyError> for Fault {
+    fn from(error: RekeyError) -> Self {
+        match error {
+            RekeyError::Refused { what, hint } => Self::refused(what).hint(hint),
+            RekeyError::Store(error) => error.into(),
+            RekeyError::Kms(error) => error.into(),
+            error @ RekeyError::Proof(_) => Self::failed(error.to_string())
+                .hint("this is a bug of reseal, or memory that fails: report it"),
+            error @ RekeyError::Sums { .. } => Self::failed(error.to_string())
+                .hint("this is a bug of reseal: report it; then: reseal verify"),
+        }
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        let what = error.to_string();
+        match &error {
+            StoreError::Transient { .. } => {
+                Self::failed(format!("the database: {what}")).hint("check that it is up, and try again")
+            }
+            StoreError::NotMigrated => Self::refused(what).hint("reseal init"),
+            StoreError::OtherTarget { .. } => Self::refused(what)
+                .hint("name the table and columns it was registered with, or another --logical-name"),
+            StoreError::Undone { .. } => {
+                Self::failed(what).hint("find the trigger that restores old values: reseal plan lists them")
+            }
+            StoreError::Refused { code, .. } => match code.as_str() {
+                "configuration" => Self::usage(what).hint("postgres://USER@HOST/DATABASE"),
+                "tls" => Self::failed(what)
+                    .hint("--tls verify-full needs a certificate for the host's name, by a known authority"),
+                "28P01" | "28000" => {
+                    Self::failed(what).hint("check the role and the password in the database URL")
+                }
+                "42501" => {
+                    Self::refused(what).hint("grant the role what is missing, or connect as the owner")
+                }
+                _ => Self::failed(what),
+            },
+            StoreError::Missing { .. } | StoreError::Corrupt { .. } => Self::failed(what),
+        }
+    }
+}
+
+impl From<KmsError> for Fault {
+    fn from(error: KmsError) -> Self {
+        let what = error.to_string();
+        match error {
+            KmsError::Key { .. } => Self::refused(what)
+                .hint("allow GenerateDataKey and Decrypt on the key, and check that it is enabled"),
+            KmsError::Service { .. } => Self::failed(what).hint("check the way to the KMS, and try again"),
+            KmsError::Blob { .. } => Self::failed(what),
+        }
+    }
+}

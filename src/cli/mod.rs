@@ -1,0 +1,141 @@
+//! The command line: the only place that prints, asks who is listening, or reads the clock.
+//!
+//! What was typed ([`Typed`]) becomes what is meant ([`Call`]: a command, its own arguments, and the settings of all
+//! layers), is done, and ends as an [`Exit`]. One file a command: each has `command`, what clap knows of it, and
+//! `run`, which gives an [`Answer`] or a [`Fault`].
+
+use std::ffi::OsString;
+
+use clap::{ArgMatches, Command};
+
+mod answer;
+mod args;
+mod completions;
+mod config;
+mod connect;
+mod fault;
+mod init;
+mod keygen;
+mod keys;
+mod man;
+mod meant;
+mod open;
+mod plan;
+mod progress;
+mod quarantine;
+mod report;
+mod run;
+mod seal;
+mod signals;
+mod status;
+mod stdio;
+mod verify;
+
+pub(crate) use answer::Exit;
+use answer::{Answer, Output};
+use fault::Fault;
+
+use crate::config::Settings;
+
+/// What was typed, as clap understands it.
+pub(crate) struct Typed(ArgMatches);
+
+/// What is meant.
+pub(crate) struct Call {
+    /// The command, one word or two.
+    name: String,
+    /// Its own arguments.
+    args: ArgMatches,
+    /// The settings of all layers.
+    settings: Settings,
+    /// How to answer.
+    output: Output,
+}
+
+impl Call {
+    /// The line that gives `command` the same flags as were given here, as far as it takes them; but for a limit on
+    /// rows, which has done its work.
+    fn again(&self, command: &str) -> String {
+        format!(
+            "reseal {command}{}",
+            self.settings.flags(|name| name != "rows-limit" && args::takes(command, name))
+        )
+    }
+}
+
+/// Every command, in the order of help.
+fn commands() -> Command {
+    args::root().subcommands([
+        init::command(),
+        plan::command(),
+        run::command(),
+        status::command(),
+        verify::command(),
+        quarantine::command(),
+        keys::command(),
+        open::command(),
+        seal::command(),
+        keygen::command(),
+        config::command(),
+        completions::command(),
+        man::command(),
+    ])
+}
+
+/// Reads the arguments. `Err`: all is said already, as for `--help`.
+pub(crate) fn typed(args: impl Iterator<Item = OsString>) -> Result<Typed, Exit> {
+    commands().try_get_matches_from(args).map(Typed).map_err(|error| args::explain(&error))
+}
+
+/// Adds the environment and the file of settings.
+pub(crate) fn meant(typed: Typed) -> Result<Call, Exit> {
+    let (mut name, mut args) = (String::new(), typed.0);
+    while let Some((word, inner)) = args.remove_subcommand() {
+        name = if name.is_empty() { word } else { format!("{name} {word}") };
+        args = inner;
+    }
+    let settings = Settings::load(&args, |name| std::env::var_os(name))
+        .map_err(|error| Fault::from(error).report(&name, Output::Human))?;
+    let json = args::takes(&name, "output") && settings.text("output") == Some("json");
+    let output = if json { Output::Json } else { Output::Human };
+    Ok(Call { name, args, settings, output })
+}
+
+/// Does it.
+pub(crate) fn done(call: &Call) -> Exit {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return Fault::failed(format!("no threads to work with: {error}"))
+                .report(&call.name, call.output);
+        }
+    };
+    let answer = runtime.block_on(async {
+        match call.name.as_str() {
+            "init" => init::run(call).await,
+            "plan" => plan::run(call).await,
+            "run" => run::run(call).await,
+            "status" => status::run(call).await,
+            "verify" => verify::run(call).await,
+            "quarantine list" => quarantine::list(call).await,
+            "quarantine retry" => quarantine::retry(call).await,
+            "keys list" => keys::list(call).await,
+            "keys new" => keys::new(call).await,
+            "keys export" => keys::export(call).await,
+            "keys import" => keys::import(call).await,
+            "open" => open::run(call).await,
+            "seal" => seal::run(call).await,
+            "keygen" => keygen::run(call),
+            "config" => config::run(call),
+            "completions" => completions::run(call),
+            "man" => man::run(call),
+            _ => unreachable!("clap takes no other command"),
+        }
+    });
+    // What was told to stop at once does not wait for a database that hangs.
+    runtime.shutdown_background();
+    match answer {
+        Ok(answer) => answer.give(call.output),
+        Err(fault) => fault.report(&call.name, call.output),
+    }
+}

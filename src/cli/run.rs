@@ -1,0 +1,189 @@
+//! `run`: starts a run, or goes on with the open one.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clap::Command;
+use reseal::{
+    envelope::Format,
+    rekey::{self, Intent, Outcome, RekeyError, RunKeys, Status, Stop},
+    store::{RunRow, Store, Tally, Target},
+};
+use tokio::{sync::watch, time::timeout};
+
+use super::{
+    Answer, Call, Exit, Fault, args, connect, meant, progress,
+    report::{self, Report},
+    signals::Signals,
+    stdio,
+};
+
+pub(super) fn command() -> Command {
+    let about = "Re-key every value, or go on with the open run of the same keys";
+    let own: &[&str] =
+        &["new-data-key", "workers", "batch", "max-rows-per-second", "rows-limit", "reseal-ambiguous"];
+    let groups = [args::DATABASE, args::NAME, args::COLUMNS, args::KEYS, own, args::READING, args::OUTPUT];
+    args::with_settings(Command::new("run").about(about), &groups).after_help(
+        "Ctrl-C once: finish the batch and stop; the same command goes on. Twice: stop now; nothing is lost.\n\n\
+         Examples:\n  \
+         reseal run --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants\n  \
+         reseal run --format v3 --old static:env:SECRETS_ENCRYPTION_KEY --new local-kms:keyring.json\n  \
+         reseal run --max-rows-per-second 500 --workers 4 --old static:file:old.key --new aws-kms:alias/tenants",
+    )
+}
+
+/// What a run works for, kept for what is said at its end.
+struct Work {
+    store: Arc<dyn Store>,
+    target: Arc<Target>,
+    keys: RunKeys,
+    started: Instant,
+}
+
+/// How the work ended.
+enum End {
+    Ran(Box<Result<rekey::Report, RekeyError>>),
+    /// Told to stop a second time.
+    Cut,
+}
+
+pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
+    let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
+    let connections = u32::try_from(2 * options.workers + 2).unwrap_or(u32::MAX);
+    let mut signals = Signals::install()?;
+    let resume = call.again("run");
+    let job = signals
+        .unless_stopped(&resume, async {
+            let store = connect::migrated_store(call, connections).await?;
+            let target = connect::target(store.as_ref(), &name).await?;
+            rekey::prepare(store, target, &choice, options, Intent::Run).await.map_err(Fault::from)
+        })
+        .await?;
+    let work = Work {
+        store: Arc::clone(&job.store),
+        target: Arc::clone(&job.target),
+        keys: job.keys.clone(),
+        started: Instant::now(),
+    };
+    let (stop, stopping) = rekey::stop_signal();
+    let (status, watching) = watch::channel(Status::default());
+    let shown = tokio::spawn(progress::show(Arc::clone(&job.store), watching.clone(), call.output));
+    let end = {
+        let running = rekey::run(job, stopping, status);
+        tokio::pin!(running);
+        loop {
+            tokio::select! {
+                ended = &mut running => break End::Ran(Box::new(ended)),
+                () = signals.next() => {
+                    if stop.send_replace(Stop::AfterBatch) == Stop::AfterBatch {
+                        break End::Cut;
+                    }
+                    stdio::note(format_args!("finishing this batch… (once more: stop now; nothing is lost)"));
+                }
+            }
+        }
+    };
+    // It ends by itself, now that nothing sends to it; but not while it waits for a database that hangs.
+    drop(timeout(Duration::from_secs(1), shown).await);
+    let open = watching.borrow().run.clone();
+    match (end, open) {
+        (End::Ran(ended), open) => match (*ended, open) {
+            (Ok(report), _) => Ok(work.answer(call, &report)),
+            (Err(error), None) => Err(error.into()),
+            (Err(error), Some(run)) => {
+                let outcome = if error.is_resumable() { Outcome::Interrupted } else { Outcome::Failed };
+                let document = work.so_far(&run, outcome).await;
+                Err(Fault::of_open_run(error, &resume).with(document))
+            }
+        },
+        (End::Cut, Some(run)) => {
+            let document = work.so_far(&run, Outcome::Interrupted).await;
+            let what = format!("run {} was stopped at once; it stays open and nothing is lost", run.run_id);
+            Err(Fault::resumable(what).hint(resume).with(document))
+        }
+        (End::Cut, None) => Err(Fault::resumable("stopped before any value was written").hint(resume)),
+    }
+}
+
+impl Work {
+    fn report<'a>(&'a self, run: &'a RunRow, outcome: Outcome, tally: &Tally, rows_here: u64) -> Report<'a> {
+        Report {
+            command: "run",
+            run: Some(&run.run_id),
+            outcome,
+            target: &self.target,
+            keys: &self.keys,
+            scanned: tally.scanned,
+            values: report::values(tally),
+            conflicts: tally.conflicts,
+            kms_calls: tally.kms_calls,
+            seconds: self.started.elapsed().as_secs_f64(),
+            rows_here,
+        }
+    }
+
+    /// What was done until it ended by an error, as far as the database can still say.
+    async fn so_far(&self, run: &RunRow, outcome: Outcome) -> serde_json::Value {
+        let tally = timeout(Duration::from_secs(2), self.store.tally(&run.run_id, None)).await;
+        let tally = tally.ok().and_then(Result::ok).unwrap_or_default();
+        self.report(run, outcome, &tally, 0).json()
+    }
+
+    fn answer(&self, call: &Call, done: &rekey::Report) -> Answer {
+        let report = self.report(&done.run, done.outcome, &done.tally, done.rows_here);
+        let (exit, ended, mut hints) = self.ending(call, done);
+        let mut human = format!(
+            "{}: {ended}. Run {}, {} under {}.\n",
+            self.target.name, done.run.run_id, self.keys.format, self.keys.new
+        );
+        human += &format!(
+            "{} rows read in {} sweeps. Values:\n",
+            stdio::commas(done.tally.scanned),
+            done.run.sweep
+        );
+        human += &report::values_in_words(&done.tally);
+        human += &format!("{} writes by others met, {}", stdio::commas(done.tally.conflicts), report.pace());
+        if done.tally.not_urls > 0 {
+            human +=
+                &format!("{} re-keyed values do not look like a URL.\n", stdio::commas(done.tally.not_urls));
+        }
+        human += "What no re-key answers: a URL that somebody already read. That needs new credentials.\n";
+        if self.keys.format == Format::V3 && matches!(exit, Exit::Done | Exit::Attention) {
+            human +=
+                "The values need the registry's data keys: keep an export of them beside your backups.\n";
+            hints.push(call.again("keys export") + " data-keys.json");
+        }
+        Answer::Report { exit, human, json: report.json(), hints }
+    }
+
+    /// The exit code, what is true now in words, and what to type next.
+    fn ending(&self, call: &Call, done: &rekey::Report) -> (Exit, &'static str, Vec<String>) {
+        match done.outcome {
+            Outcome::Complete => {
+                (Exit::Done, "complete, nothing is under an old key", vec![call.again("verify")])
+            }
+            Outcome::Quarantined => (
+                Exit::Attention,
+                "finished, some values are in quarantine and unchanged",
+                vec![call.again("quarantine list"), call.again("quarantine retry")],
+            ),
+            Outcome::Chased => (
+                Exit::Resumable,
+                "stopped, values under an old key keep appearing",
+                vec![
+                    "give every instance that writes the table the new key, then:".to_owned(),
+                    call.again("run"),
+                ],
+            ),
+            Outcome::Paused => (Exit::Resumable, "paused", vec![call.again("status")]),
+            Outcome::Interrupted => (
+                Exit::Resumable,
+                "stopped early at a clean checkpoint, every value opens",
+                vec![call.again("run")],
+            ),
+            Outcome::Failed => (Exit::Failed, "failed in another process", vec![call.again("status")]),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `status`: where the latest run stands.
+
+use std::collections::BTreeMap;
+
+use clap::Command;
+use reseal::{
+    rekey::RunKeys,
+    store::{RunRow, RunState, Store, StoreError},
+};
+use serde_json::json;
+
+use super::{
+    Answer, Call, Exit, Fault, args, connect, meant, quarantine, report,
+    stdio::{commas, time},
+};
+
+pub(super) fn command() -> Command {
+    let about = "Say where the latest run stands, and what to type next";
+    args::with_settings(Command::new("status").about(about), &[args::DATABASE, args::NAME, args::OUTPUT])
+        .after_help("Example:\n  reseal status --output json")
+}
+
+pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
+    let name = meant::target_name(call);
+    let target = name.logical();
+    let store = connect::store(call, 1).await?;
+    let migrated = store.is_migrated().await?;
+    let run = if migrated { store.latest_run(target).await? } else { None };
+    let Some(run) = run else {
+        let next = if migrated { "plan" } else { "init" };
+        return Ok(Answer::Report {
+            exit: Exit::Done,
+            human: format!("{target}: there was no run yet.\n"),
+            json: json!({"command": "status", "target": target, "run": null}),
+            hints: vec![call.again(next)],
+        });
+    };
+    let sweep = store.tally(&run.run_id, Some(run.sweep)).await?;
+    let tally = store.tally(&run.run_id, None).await?;
+    let quarantine = quarantine_by_reason(store.as_ref(), target).await?;
+    let held = quarantine.values().sum::<i64>();
+    let left = if run.state.is_open() { (run.row_count - sweep.scanned).max(0) } else { 0 };
+    let keys = serde_json::from_str::<RunKeys>(&run.keys)
+        .map_err(|_| Fault::failed("reseal's own tables hold something unexpected: reseal_runs.keys"))?;
+
+    let mut human = format!("{target}: run {} is {}.\n", run.run_id, run.state.as_str());
+    human += &format!("  to {} under {}\n", keys.format, keys.new);
+    keys.old.iter().for_each(|old| human += &format!("  from {old}\n"));
+    human += &format!("  started {}", time(run.created_ms));
+    if let Some(finished) = run.finished_ms {
+        human += &format!(", ended {}", time(finished));
+    }
+    human += &format!(
+        "\nSweep {}: {} rows read, {} left. Values, in all sweeps:\n",
+        run.sweep,
+        commas(sweep.scanned),
+        commas(left)
+    );
+    human += &report::values_in_words(&tally);
+    human += &format!("{} in quarantine now", commas(held));
+    let reasons = quarantine.iter().map(|(reason, count)| format!("{} {reason}", commas(*count)));
+    human += &match reasons.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => ".\n".to_owned(),
+        reasons => format!(": {reasons}.\n"),
+    };
+    let json = json!({
+        "command": "status",
+        "target": target,
+        "run": run.run_id,
+        "state": run.state.as_str(),
+        "keys": keys,
+        "sweep": run.sweep,
+        "rows": {"scanned": sweep.scanned, "left": left, "at_start": run.row_count},
+        "values": report::values(&tally),
+        "conflicts": tally.conflicts,
+        "kms_calls": tally.kms_calls,
+        "quarantine": report::by_name(quarantine),
+        "started": time(run.created_ms),
+        "ended": run.finished_ms.map(time),
+    });
+    Ok(Answer::Report { exit: Exit::Done, human, json, hints: next(call, &run, &keys, held) })
+}
+
+/// What to type next. A run knows its keys by their ids, not where the operator keeps them.
+fn next(call: &Call, run: &RunRow, keys: &RunKeys, held: i64) -> Vec<String> {
+    let again = |command: &str| format!("{} --format {} --new KEY", call.again(command), keys.format);
+    match run.state {
+        RunState::Running | RunState::Paused => {
+            vec![format!("to go on, with the keys above: {} --old KEY", again("run"))]
+        }
+        RunState::Chased | RunState::Failed => {
+            vec![format!("once the cause is mended, with the keys above: {} --old KEY", again("run"))]
+        }
+        RunState::Complete | RunState::Quarantined if held > 0 => vec![call.again("quarantine list")],
+        RunState::Complete | RunState::Quarantined => vec![again("verify")],
+    }
+}
+
+async fn quarantine_by_reason(store: &dyn Store, target: &str) -> Result<BTreeMap<String, i64>, StoreError> {
+    let mut counts = BTreeMap::new();
+    for record in quarantine::all(store, target).await? {
+        *counts.entry(record.reason).or_default() += 1;
+    }
+    Ok(counts)
+}

@@ -1,0 +1,107 @@
+//! Standard input, output and error.
+
+use std::{
+    fmt,
+    io::{self, Read, Write},
+};
+
+use reseal::secret::Plaintext;
+
+/// Writes the answer, or a part of it, to standard output.
+pub(super) fn answer(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
+/// Writes a line to standard error. That nobody reads it is no reason to stop.
+pub(super) fn note(line: fmt::Arguments<'_>) {
+    drop(writeln!(io::stderr().lock(), "{line}"));
+}
+
+/// Reads standard input to its end, into memory that is wiped and never moved; `None` if it holds more than `limit`.
+pub(super) fn read(limit: usize) -> io::Result<Option<Plaintext>> {
+    let mut content = Plaintext::new();
+    let buffer = content.expose_mut();
+    buffer.resize(limit + 1, 0);
+    let mut stdin = io::stdin().lock();
+    let mut len = 0;
+    while len < buffer.len() {
+        match stdin.read(&mut buffer[len..]) {
+            Ok(0) => break,
+            Ok(read) => len += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let fits = len <= limit;
+    buffer.truncate(len);
+    Ok(fits.then_some(content))
+}
+
+/// `number` with commas between the thousands.
+pub(super) fn commas(number: i64) -> String {
+    let digits = number.unsigned_abs().to_string();
+    let mut text = if number < 0 { "-".to_owned() } else { String::new() };
+    for (position, digit) in digits.chars().enumerate() {
+        if position > 0 && (digits.len() - position).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A length of time, to two units.
+pub(super) fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 60.0 => format!("{s:.1} s"),
+        s if s < 3600.0 => format!("{:.0} min {:.0} s", (s / 60.0).floor(), (s % 60.0).floor()),
+        s => format!("{:.0} h {:.0} min", (s / 3600.0).floor(), (s % 3600.0 / 60.0).floor()),
+    }
+}
+
+/// Unix milliseconds in RFC 3339, to the second.
+///
+/// The date is Howard Hinnant's `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>).
+pub(super) fn time(unix_ms: i64) -> String {
+    let seconds = unix_ms.div_euclid(1000);
+    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_date() {
+        assert_eq!(time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(time(951_782_399_999), "2000-02-28T23:59:59Z");
+        assert_eq!(time(951_782_400_000), "2000-02-29T00:00:00Z");
+        assert_eq!(time(1_795_305_694_000), "2026-11-22T00:01:34Z");
+        assert_eq!(time(-1), "1969-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(
+            [0, 999, 1000, 1_234_567, -1000].map(commas),
+            ["0", "999", "1,000", "1,234,567", "-1,000"]
+        );
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        assert_eq!([0.04, 59.9, 61.5, 7322.0].map(duration), ["0.0 s", "59.9 s", "1 min 1 s", "2 h 2 min"]);
+    }
+}

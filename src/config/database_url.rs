@@ -1,0 +1,91 @@
+//! The database URL, which may hold a password: where it may stand, and how it is shown.
+
+use std::{env, path::Path};
+
+use reseal::{keyring::private_file, secret::SecretText};
+use url::Url;
+
+use super::{ConfigError, Origin, Value};
+
+/// The longest file that is read for a URL, in bytes.
+const FILE_LIMIT: usize = 4096;
+
+/// Where the database URL is to be had from.
+pub(crate) struct DatabaseUrl<'a>(&'a Value);
+
+impl<'a> DatabaseUrl<'a> {
+    /// Refuses a URL with a password where others can see it: in the arguments or in the file of settings.
+    ///
+    /// # Errors
+    /// Names the place and the remedy, never the URL.
+    pub(crate) fn new(value: &'a Value) -> Result<Self, ConfigError> {
+        let place = value.origin.describe("database-url");
+        let text = value.text();
+        if let Some(name) = text.strip_prefix("env:") {
+            let legal = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            if !legal || name.is_empty() {
+                return Err(ConfigError::new(format!(
+                    "{place}: env: takes the name of an environment variable"
+                )));
+            }
+        } else if text.strip_prefix("file:").is_none() {
+            let exposed = matches!(value.origin, Origin::Flag | Origin::File(_));
+            match Url::parse(text) {
+                Err(_) => return Err(no_url(&place)),
+                Ok(url) if exposed && holds_password(&url) => {
+                    return Err(ConfigError::new(format!(
+                        "{place} holds a password, which others could read"
+                    ))
+                    .hint("set DATABASE_URL, or name where the URL is: env:NAME or file:PATH"));
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(Self(value))
+    }
+
+    /// The URL itself.
+    ///
+    /// # Errors
+    /// A variable that is not set, or a file that can't be read or is open to others.
+    pub(crate) fn load(&self) -> Result<SecretText, ConfigError> {
+        let text = self.0.text();
+        let url = if let Some(name) = text.strip_prefix("env:") {
+            let url = env::var(name).map_err(|_| {
+                ConfigError::new(format!("environment variable {name} is not set, or not text"))
+            })?;
+            SecretText::new(url)
+        } else if let Some(path) = text.strip_prefix("file:") {
+            let content = private_file::read(Path::new(path), FILE_LIMIT)
+                .map_err(|error| ConfigError::new(error.to_string()))?;
+            let content = std::str::from_utf8(&content).map_err(|_| no_url(path))?;
+            SecretText::new(content.trim_end_matches(['\n', '\r']).to_owned())
+        } else {
+            SecretText::new(text.to_owned())
+        };
+        if Url::parse(url.expose()).is_ok() { Ok(url) } else { Err(no_url(text)) }
+    }
+
+    /// The URL as it may be shown: without its password.
+    pub(crate) fn masked(&self) -> String {
+        match Url::parse(self.0.text()) {
+            Ok(mut url) if !["env", "file"].contains(&url.scheme()) && holds_password(&url) => {
+                // Only a URL without a host refuses a password, and it has none to hide.
+                let _ = url.password().is_some().then(|| url.set_password(Some("***")));
+                url.set_query(None);
+                url.into()
+            }
+            _ => self.0.text().to_owned(),
+        }
+    }
+}
+
+fn no_url(place: &str) -> ConfigError {
+    ConfigError::new(format!("{place} does not hold a database URL"))
+        .hint("postgres://USER@HOST/DATABASE, with the password in DATABASE_URL, env:NAME or file:PATH")
+}
+
+/// sqlx takes a password from the authority and from the query.
+fn holds_password(url: &Url) -> bool {
+    url.password().is_some() || url.query_pairs().any(|(key, _)| key.eq_ignore_ascii_case("password"))
+}

@@ -1,0 +1,98 @@
+//! The table of settings.
+
+/// How many values a setting has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One.
+    One,
+    /// Any number: a repeated flag, a list in the file, separated by commas in the environment.
+    Many,
+    /// On or off.
+    Switch,
+}
+
+/// A setting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Definition {
+    /// Its name: a flag without the dashes, and a key of the file.
+    pub(crate) name: &'static str,
+    /// How many values it has.
+    pub(crate) kind: Kind,
+    /// What a value is called in help.
+    pub(crate) value_name: &'static str,
+    /// One line.
+    pub(crate) help: &'static str,
+    /// The only values there are; empty: any.
+    pub(crate) choices: &'static [&'static str],
+    /// Its values when no layer has any.
+    pub(crate) default: &'static [&'static str],
+}
+
+impl Definition {
+    const fn new(name: &'static str, kind: Kind, value_name: &'static str, help: &'static str) -> Self {
+        Self { name, kind, value_name, help, choices: &[], default: &[] }
+    }
+
+    const fn choices(self, choices: &'static [&'static str]) -> Self {
+        Self { choices, ..self }
+    }
+
+    const fn default(self, default: &'static [&'static str]) -> Self {
+        Self { default, ..self }
+    }
+
+    /// Its name in the environment.
+    pub(crate) fn variable(&self) -> String {
+        match self.name {
+            "database-url" => "DATABASE_URL".to_owned(),
+            name => format!("RESEAL_{}", name.to_ascii_uppercase().replace('-', "_")),
+        }
+    }
+}
+
+/// The setting with this name.
+pub(crate) fn definition(name: &str) -> &'static Definition {
+    SETTINGS.iter().find(|setting| setting.name == name).expect("only names in the table are asked for")
+}
+
+/// Every setting, in the order of help.
+pub(crate) const SETTINGS: &[Definition] =
+    &[
+        one("database-url", "URL", "The database: postgres://…, sqlite://FILE, env:NAME or file:PATH"),
+        one("tls", "MODE", "How the server is checked; verify-full, except on loopback or a socket")
+            .choices(&["verify-full", "verify-ca", "require", "disable"]),
+        one("table", "[SCHEMA.]TABLE", "The table").default(&["org_instances"]),
+        one("logical-name", "NAME", "The name that v3 values are bound to; the table's own by default"),
+        one("key-column", "NAME", "The primary key").default(&["org_id"]),
+        many("column", "NAME", "An encrypted column; repeat for each")
+            .default(&["database_url_encrypted", "redis_url_encrypted"]),
+        many("old", "KEY", "A key that stored values may be under; repeat for each"),
+        one("new", "KEY", "The key to end under"),
+        one("format", "FORMAT", "What to write: v1 under a static key, v2 or v3 under a KMS key")
+            .choices(&["v1", "v2", "v3"])
+            .default(&["v2"]),
+        one("data-key-scope", "SCOPE", "v2: a data key for each row, or for each batch")
+            .choices(&["row", "batch"])
+            .default(&["row"]),
+        switch("new-data-key", "v3: make a new data key, even where one is active"),
+        switch("seal-plaintext", "Seal URLs that are stored in the clear, instead of quarantining them"),
+        one("workers", "N", "Workers in this process; each uses two connections").default(&["2"]),
+        one("batch", "N", "Rows a batch, at most").default(&["1000"]),
+        one("max-rows-per-second", "N", "Rows a second, all workers of this process together"),
+        one("max-value", "BYTES", "The longest value; longer ones go to quarantine").default(&["16777216"]),
+        one("rows-limit", "N", "Stop after about so many rows"),
+        switch("reseal-ambiguous", "Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce"),
+        one("output", "FORM", "How to answer").choices(&["human", "json"]).default(&["human"]),
+    ];
+
+const fn one(name: &'static str, value_name: &'static str, help: &'static str) -> Definition {
+    Definition::new(name, Kind::One, value_name, help)
+}
+
+const fn many(name: &'static str, value_name: &'static str, help: &'static str) -> Definition {
+    Definition::new(name, Kind::Many, value_name, help)
+}
+
+const fn switch(name: &'static str, help: &'static str) -> Definition {
+    Definition::new(name, Kind::Switch, "BOOLEAN", help)
+}
