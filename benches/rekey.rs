@@ -5,7 +5,12 @@
 //! on a table made afresh, so that a machine whose speed drifts is the same for all; the ratios are of the medians.
 //! (Criterion, which `benches/seal.rs` uses, measures one thing after the other.)
 
-#![allow(clippy::print_stdout, clippy::print_stderr, clippy::cast_precision_loss, reason = "a report of timings")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::cast_precision_loss,
+    reason = "a report of timings"
+)]
 
 use std::{
     collections::BTreeMap,

@@ -29,6 +29,17 @@ impl Encoding {
         }
     }
 
+    /// What a column holds at the beginning of every value that begins with `prefix`: in base64 the characters that
+    /// `prefix` decides whole.
+    pub fn encode_prefix(self, prefix: &[u8]) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        self.encode_into(prefix, &mut encoded);
+        if self == Self::Base64 {
+            encoded.truncate(prefix.len() * 8 / 6);
+        }
+        encoded
+    }
+
     /// Replaces the contents of `out` with what the column stores for `value`.
     pub fn encode_into(self, value: &[u8], out: &mut Vec<u8>) {
         out.clear();

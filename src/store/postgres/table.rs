@@ -74,20 +74,25 @@ pub(super) async fn read_page(
     page_from(conn, query, target, limits).await
 }
 
-/// Whether a row holds a value that does not begin with `prefix`. In base64 the characters that `prefix` decides
-/// whole are compared.
+/// Whether a row holds a value that does not begin with `prefix`.
 fn begins_otherwise(target: &Target, prefix: &[u8]) -> String {
-    let mut encoded = Vec::new();
-    Encoding::Base64.encode_into(prefix, &mut encoded);
-    encoded.truncate(prefix.len() * 8 / 6);
-    let encoded = String::from_utf8_lossy(&encoded);
     let conditions = target.columns.iter().map(|column| {
-        let name = quote(&column.name);
+        let (name, prefix) = (quote(&column.name), column.encoding.encode_prefix(prefix));
         match column.encoding {
             Encoding::Bytes => {
-                format!("substring({name} FROM 1 FOR {}) <> '\\x{}'", prefix.len(), hex::encode(prefix))
+                format!(
+                    "(octet_length({name}) > 0 AND substring({name} FROM 1 FOR {}) <> '\\x{}')",
+                    prefix.len(),
+                    hex::encode(prefix)
+                )
             }
-            Encoding::Base64 => format!("left({name}, {}) <> '{encoded}' COLLATE \"C\"", encoded.len()),
+            Encoding::Base64 => {
+                let text = String::from_utf8_lossy(&prefix);
+                format!(
+                    "(octet_length({name}) > 0 AND left({name}, {}) <> '{text}' COLLATE \"C\")",
+                    prefix.len()
+                )
+            }
         }
     });
     format!("({})", conditions.collect::<Vec<_>>().join(" OR "))

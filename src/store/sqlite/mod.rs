@@ -180,10 +180,11 @@ impl Store for Sqlite {
         target: &Target,
         range: &KeyRange,
         after: Option<&RowKey>,
+        skip: Option<&[u8]>,
         limits: PageLimits,
     ) -> Result<Page, StoreError> {
         let mut tx = self.begin_read().await?;
-        table::read_page(&mut tx, target, range, after, limits).await
+        table::read_page(&mut tx, target, range, after, skip, limits).await
     }
 
     async fn read_rows(

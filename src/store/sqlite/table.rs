@@ -47,6 +47,7 @@ pub(super) async fn read_page(
     target: &Target,
     range: &KeyRange,
     after: Option<&RowKey>,
+    skip: Option<&[u8]>,
     limits: PageLimits,
 ) -> Result<Page, StoreError> {
     let key = key_of(target);
@@ -58,11 +59,22 @@ pub(super) async fn read_page(
     if range.hi.is_some() {
         conditions.push(format!("{key} <= ?{}", conditions.len() + 1));
     }
+    conditions.extend(skip.map(|prefix| begins_otherwise(target, prefix)));
     let filter =
         if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
     let select = Select { filter, ..Select::all(target) };
     let page = [lower, range.hi.as_ref()].into_iter().flatten().fold(query(select.sql(limits)), bind_key);
     Ok(fetch(conn, page, target).await?.0)
+}
+
+/// Whether a row holds a value that does not begin with `prefix`; a cell that holds nothing does not count.
+fn begins_otherwise(target: &Target, prefix: &[u8]) -> String {
+    let conditions = target.columns.iter().map(|column| {
+        let (name, prefix) = (quote(&column.name), column.encoding.encode_prefix(prefix));
+        let (length, prefix) = (prefix.len(), hex::encode(prefix));
+        format!("(length(t.{name}) > 0 AND substr(CAST(t.{name} AS BLOB), 1, {length}) <> x'{prefix}')")
+    });
+    format!("({})", conditions.collect::<Vec<_>>().join(" OR "))
 }
 
 /// The rows with these keys, in no particular order.
