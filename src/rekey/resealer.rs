@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{DataKeyScope, Job, KMS_CONCURRENCY, RekeyError};
 use crate::{
     envelope::{Encoding, Format, Shape, is_ambiguous_first_byte},
-    keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, kms::Locality, looks_like_url},
+    keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, looks_like_url},
     secret::Plaintext,
     store::{Cells, Page, Quarantined, Tally},
 };
@@ -161,7 +161,7 @@ impl Resealer {
     }
 
     fn attempt(&mut self, column: usize, stored: &[u8], cell: usize, pass: Pass) -> Verdict {
-        let trusts_form = pass == Pass::Later && self.only_new_key_is_remote();
+        let trusts_form = pass == Pass::Later && self.only_new_key_wraps();
         let opener = &self.job.opener;
         let plaintext = &mut self.plaintexts[cell];
         let encoding = self.job.target.columns[column].encoding;
@@ -176,11 +176,10 @@ impl Resealer {
         settle(&self.job, attempt, value)
     }
 
-    /// Whether, of all keys, only the new one is asked over the network.
-    fn only_new_key_is_remote(&self) -> bool {
+    /// Whether, of all KMS keys that a value may be under, there is only the new one.
+    fn only_new_key_wraps(&self) -> bool {
         let Sealer::Wrapped(new) = self.job.sealer.as_ref() else { return false };
-        let mut kms = self.job.opener.kms().iter();
-        kms.all(|kms| kms.locality() == Locality::Local || kms.key_name() == new.key_name())
+        self.job.opener.kms().iter().all(|kms| kms.key_name() == new.key_name())
     }
 
     /// Unwraps the data keys that cells wait for, each once, and opens the cells.

@@ -118,7 +118,7 @@ impl Store for Postgres {
     }
 
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
         table::count(&mut tx, target).await
     }
 
@@ -254,6 +254,10 @@ impl Store for Postgres {
         limit: u32,
     ) -> Result<Vec<Quarantined>, StoreError> {
         in_transaction!(self, quarantine, target, after, limit)
+    }
+
+    async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError> {
+        in_transaction!(self, close_quarantine, run)
     }
 
     async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError> {
