@@ -279,8 +279,7 @@ async fn an_old_value_in_the_new_format_behind_the_cursor_is_found() {
     stage.options.max_rows_per_second = Some(200);
     let choice = stage.choice(Format::V2, &[&from], &to);
     let run = tokio::spawn(run_job(stage.job(&choice, Intent::Run).await));
-    let shard =
-        "reseal_shards WHERE cursor_key IS NOT NULL AND run_id = (SELECT max(run_id) FROM reseal_runs)";
+    let shard = "reseal_shards WHERE cursor_key IS NOT NULL AND run_id = (SELECT run_id FROM reseal_runs WHERE state = 'running')";
     stage.wait_for(&format!("SELECT count(*) FROM {shard}")).await;
     let back = "UPDATE org_instances SET database_url_encrypted = $1 WHERE org_id = $2";
     sqlx::query(back).bind(before).bind(row).execute(&stage.pool).await.unwrap();

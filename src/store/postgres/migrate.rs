@@ -1,7 +1,7 @@
 //! Creates and upgrades reseal's own tables.
 
 use sqlx::{
-    AssertSqlSafe, PgPool,
+    AssertSqlSafe, Connection, PgConnection, PgPool,
     migrate::{Migration, MigrationType, Migrator},
 };
 
@@ -34,19 +34,32 @@ fn migrator() -> Migrator {
 /// One transaction: all migrations or none. A lock of that transaction keeps a second process waiting; sqlx's own
 /// lock belongs to a session, which a pooler does not give us.
 pub(super) async fn apply(pool: &PgPool) -> Result<Vec<String>, StoreError> {
-    let migrator = migrator();
+    // The migrator's statements are named, and a pooler would hand them to the next client. Only a connection that
+    // caches them can close them, and the pool's don't.
+    let options = pool.connect_options().as_ref().clone().statement_cache_capacity(100);
+    let mut conn = PgConnection::connect_with(&options).await?;
     let mut tx =
-        pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '60s'").await?;
+        conn.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_timeout = '60s'").await?;
+    let migrated = apply_in(&mut tx).await;
+    tx.clear_cached_statements().await?;
+    if migrated.is_ok() {
+        tx.commit().await?;
+    } else {
+        tx.rollback().await?;
+    }
+    conn.close().await?;
+    migrated
+}
+
+async fn apply_in(tx: &mut PgConnection) -> Result<Vec<String>, StoreError> {
+    let migrator = migrator();
     sqlx::query("SELECT pg_advisory_xact_lock(7526752397)").persistent(false).execute(&mut *tx).await?;
-    let before = applied(&mut tx).await?;
+    let before = applied(&mut *tx).await?;
     migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
         sqlx::migrate::MigrateError::Execute(error)
         | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => StoreError::from(error),
         _ => StoreError::NotMigrated,
     })?;
-    // The migrator's statements are named; a pooler would hand them to the next client.
-    sqlx::Connection::clear_cached_statements(&mut *tx).await?;
-    tx.commit().await?;
     Ok(migrator
         .iter()
         .filter(|migration| !before.contains(&migration.version))
