@@ -21,7 +21,8 @@ pub(super) struct Packed {
 
 impl Packed {
     pub(super) fn new() -> Self {
-        Self { values: Vec::new(), index: Vec::new(), key: String::new() }
+        // One byte ahead of the values: substr of an empty blob is NULL.
+        Self { values: vec![0], index: Vec::new(), key: String::new() }
     }
 
     /// Appends a row.
