@@ -95,6 +95,8 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(5))
             // The swap looks each row up by its key; an index made on the fly would scan the table for each batch.
             .pragma("automatic_index", "OFF")
+            // What a batch sets aside to undo one statement is never larger than the batch.
+            .pragma("temp_store", "MEMORY")
             // Rows on their way from SQLite's thread can be as large as a page.
             .row_buffer_size(2)
             .disable_statement_logging();
