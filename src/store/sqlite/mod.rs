@@ -69,7 +69,15 @@ impl Sqlite {
     /// # Errors
     /// No file, or one that is not a SQLite database.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let missing = |_| StoreError::Missing { what: format!("database file {}", path.display()) };
+        let missing = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                StoreError::Missing { what: format!("database file {}", path.display()) }
+            }
+            kind => StoreError::Refused {
+                code: "io".to_owned(),
+                message: format!("{} can't be opened: {kind}", path.display()),
+            },
+        };
         // Without its links resolved the path's directory is not where SQLite puts the journal.
         let path = path.canonicalize().map_err(missing)?;
         Self::connect(path, None).await
