@@ -8,10 +8,13 @@ use sha2::{Digest, Sha256};
 use super::{DataKeyScope, Job, KMS_CONCURRENCY, RekeyError};
 use crate::{
     envelope::{Encoding, Format, Shape, is_ambiguous_first_byte},
-    keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, kms::Locality, looks_like_url},
+    keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, looks_like_url},
     secret::Plaintext,
     store::{Cells, Page, Quarantined, Tally},
 };
+
+/// Bytes of a plaintext's buffer that are kept for the next value in its place.
+const KEPT_PLAINTEXT: usize = 4096;
 
 /// What becomes of one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -161,7 +164,7 @@ impl Resealer {
     }
 
     fn attempt(&mut self, column: usize, stored: &[u8], cell: usize, pass: Pass) -> Verdict {
-        let trusts_form = pass == Pass::Later && self.only_new_key_is_remote();
+        let trusts_form = pass == Pass::Later && self.only_new_key_wraps();
         let opener = &self.job.opener;
         let plaintext = &mut self.plaintexts[cell];
         let encoding = self.job.target.columns[column].encoding;
@@ -176,11 +179,11 @@ impl Resealer {
         settle(&self.job, attempt, value)
     }
 
-    /// Whether, of all keys, only the new one is asked over the network.
-    fn only_new_key_is_remote(&self) -> bool {
+    /// Whether a value of v2's form can only be under the new key: no other KMS key may be asked about it.
+    fn only_new_key_wraps(&self) -> bool {
         let Sealer::Wrapped(new) = self.job.sealer.as_ref() else { return false };
         let mut kms = self.job.opener.kms().iter();
-        kms.all(|kms| kms.locality() == Locality::Local || kms.key_name() == new.key_name())
+        kms.all(|kms| kms.key_name() == new.key_name())
     }
 
     /// Unwraps the data keys that cells wait for, each once, and opens the cells.
@@ -236,7 +239,7 @@ impl Resealer {
                         if !looks_like_url(plaintext.expose()) {
                             not_urls.push(row);
                         }
-                        plaintext.clear();
+                        forget(plaintext);
                         match self.job.target.columns[column].encoding {
                             Encoding::Bytes => new.push(Some(sealed)),
                             encoding @ Encoding::Base64 => {
@@ -305,6 +308,15 @@ impl Resealer {
             .try_collect()
             .await?;
         Ok(RowKeySet { batch: None, rows })
+    }
+}
+
+/// Wipes a plaintext; one that was large gives its memory back, so that a page of large values costs it only once.
+fn forget(plaintext: &mut Plaintext) {
+    if plaintext.expose().len() > KEPT_PLAINTEXT {
+        *plaintext = Plaintext::new();
+    } else {
+        plaintext.clear();
     }
 }
 

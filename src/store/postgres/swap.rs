@@ -36,7 +36,8 @@ pub(super) async fn commit(
             correction.total -= 1;
         }
     }
-    let unsettled = swap(conn, target, lease.sweep, &batch, &mut correction).await?;
+    let unsettled = swap(conn, target, &batch, &mut correction).await?;
+    correction.count_for(lease.sweep);
     if correction != Tally::default() {
         let correction = Checkpoint { cursor: None, done: false, tally: correction };
         control::checkpoint(conn, lease, &correction).await?;
@@ -48,7 +49,6 @@ pub(super) async fn commit(
 async fn swap(
     conn: &mut PgConnection,
     target: &Target,
-    sweep: i64,
     batch: &Batch<'_>,
     correction: &mut Tally,
 ) -> Result<Vec<Unsettled>, StoreError> {
@@ -70,7 +70,7 @@ async fn swap(
     if usize::try_from(swapped) == Ok(expected) && !target.has_triggers {
         return Ok(Vec::new());
     }
-    examine(conn, target, sweep, batch, &rows, correction).await
+    examine(conn, target, batch, &rows, correction).await
 }
 
 /// One statement for the whole batch. Each column is swapped on its own, and only where it still equals the bytes
@@ -134,7 +134,6 @@ fn as_text(cell: &[u8]) -> Result<&str, StoreError> {
 async fn examine(
     conn: &mut PgConnection,
     target: &Target,
-    sweep: i64,
     batch: &Batch<'_>,
     rows: &[usize],
     correction: &mut Tally,
@@ -170,7 +169,7 @@ async fn examine(
         }
     }
     for row in missing.into_values() {
-        correction.vanish(sweep, batch.new.row(row).flatten().count());
+        correction.vanish(batch.new.row(row).flatten().count());
     }
     Ok(unsettled)
 }
@@ -201,7 +200,7 @@ pub(super) async fn settle_quarantined(
         let batch =
             Batch { keys: &keys, old: &before, new: &after, rows: 0..1, quarantined: &[], checkpoint };
         let mut correction = Tally::default();
-        let unsettled = self::swap(conn, target, 1, &batch, &mut correction).await?;
+        let unsettled = self::swap(conn, target, &batch, &mut correction).await?;
         if !unsettled.is_empty() || correction.vanished > 0 {
             return Ok(false);
         }
