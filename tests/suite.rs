@@ -5,6 +5,7 @@
     reason = "clippy's exemption for tests stops at the helpers of a #[test] function"
 )]
 
+mod cli;
 mod formats;
 mod key_text;
 mod kms;
