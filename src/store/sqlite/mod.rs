@@ -306,6 +306,10 @@ impl Store for Sqlite {
         reading!(self, quarantine, target, after, limit)
     }
 
+    async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError> {
+        writing!(self, close_quarantine, run)
+    }
+
     async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError> {
         reading!(self, quarantine_size, target)
     }
