@@ -2,5 +2,12 @@
 
 mod concurrency;
 mod faults;
+mod kill;
+mod pooler;
+mod quarantine;
+mod shapes;
 mod stage;
+mod tables;
+mod takeover;
+mod triggers;
 mod ways;

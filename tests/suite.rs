@@ -10,5 +10,6 @@ mod formats;
 mod key_text;
 mod kms;
 mod rekey;
+mod store_sqlite;
 mod support;
 mod support_works;

@@ -21,7 +21,7 @@ use super::{
 use crate::{
     keyring::Attempt,
     secret::Plaintext,
-    store::{Claim, KeyRange, NewRun, RowKey, RunRow, RunState, Tally},
+    store::{Claim, KeyRange, NewRun, RowKey, RunRow, RunState, StoreError, Tally},
 };
 
 /// Rows a shard, about: what a worker that takes over a dead one's share finds ahead of it, at most.
@@ -38,6 +38,9 @@ const MOST_CHASED: i64 = 3;
 
 /// How long to wait when other workers hold all that is left.
 const BUSY: Duration = Duration::from_millis(300);
+
+/// How long to wait before a sweep whose rows were all locked a moment ago.
+const LOCKED: Duration = Duration::from_secs(1);
 
 /// How often a shard may be lost in a row before a worker gives up.
 const MOST_LOST: u32 = 20;
@@ -79,12 +82,18 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
     match first_error {
         Some(error) => {
             if !error.is_resumable() {
-                let run = shop.job.store.run(&run.run_id).await?;
-                shop.job.store.move_run(&run, RunState::Failed).await?;
+                fail(&shop, &run.run_id).await;
             }
             Err(error)
         }
         None => report(&shop, &run.run_id, started).await,
+    }
+}
+
+/// Closes the run, best effort: what ended it is what its operator has to see, not that this failed too.
+async fn fail(shop: &Workshop, run_id: &str) {
+    if let Ok(run) = shop.job.store.run(run_id).await {
+        drop(shop.job.store.move_run(&run, RunState::Failed).await);
     }
 }
 
@@ -211,19 +220,24 @@ async fn worker(shop: Arc<Workshop>, run_id: String, name: String) -> Result<(),
                     // Best effort: a lease that is not given back runs out.
                     drop(store.release(&lease).await);
                 }
-                lost = if end? == End::Lost { lost + 1 } else { 0 };
+                let End::Lost(cause) = end? else {
+                    lost = 0;
+                    continue;
+                };
+                lost += 1;
                 if lost > MOST_LOST {
-                    let message = "the shard's lease was lost again and again".to_owned();
-                    let code = "lease".to_owned();
-                    return Err(crate::store::StoreError::Transient { code, message }.into());
+                    return Err(cause.unwrap_or_else(lease_lost).into());
                 }
-                if lost > 0 {
-                    sleep(BUSY).await;
-                }
+                sleep(BUSY).await;
             }
         }
     }
     Ok(())
+}
+
+fn lease_lost() -> StoreError {
+    let message = "the shard's lease was lost again and again".to_owned();
+    StoreError::Transient { code: "lease".to_owned(), message }
 }
 
 /// Ends the run when its sweep found nothing left, else opens the next sweep. Any number of workers may come here
@@ -237,17 +251,30 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
         return Err(RekeyError::Sums { run_id: run.run_id.clone() });
     }
     let clean = sweep.rekeyed == 0 && sweep.deferred == 0;
-    let chased = if run.sweep > 1 && !clean { run.chased + 1 } else { 0 };
+    let chased = if run.sweep > 1 && is_chased(shop, run, &sweep).await? { run.chased + 1 } else { 0 };
     if clean {
-        let held = patiently(&shop.status, || store.quarantine_size(&run.target)).await?;
+        let held = patiently(&shop.status, || store.close_quarantine(run)).await?;
         let state = if held == 0 { RunState::Complete } else { RunState::Quarantined };
         patiently(&shop.status, || store.move_run(run, state)).await?;
     } else if chased >= MOST_CHASED {
         patiently(&shop.status, || store.move_run(run, RunState::Chased)).await?;
     } else {
+        if sweep.rekeyed == 0 && sweep.conflicts == 0 {
+            let waiting = "others keep the rows that are left locked".to_owned();
+            shop.status.send_modify(|status| status.waiting = Some(waiting));
+            sleep(LOCKED).await;
+            shop.status.send_modify(|status| status.waiting = None);
+        }
         patiently(&shop.status, || store.next_sweep(run, chased)).await?;
     }
     Ok(())
+}
+
+/// Whether a sweep met more old-key values than the one before it had to leave behind: somebody writes them.
+async fn is_chased(shop: &Workshop, run: &RunRow, sweep: &Tally) -> Result<bool, StoreError> {
+    let before = run.sweep - 1;
+    let before = patiently(&shop.status, || shop.job.store.tally(&run.run_id, Some(before))).await?;
+    Ok(sweep.rekeyed + sweep.conflicts > before.deferred)
 }
 
 async fn report(shop: &Workshop, run_id: &str, started: Instant) -> Result<Report, RekeyError> {

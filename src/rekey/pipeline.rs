@@ -52,21 +52,36 @@ impl Workshop {
         *self.stop.borrow() == Stop::AfterBatch || self.rows.load(Ordering::Relaxed) >= limit
     }
 
-    /// KMS calls since the last checkpoint.
-    fn take_kms_calls(&self) -> i64 {
-        let calls = self.job.opener.kms().iter().map(|kms| kms.calls()).sum();
-        let before = self.kms_calls.swap(calls, Ordering::Relaxed);
-        i64::try_from(calls.saturating_sub(before)).unwrap_or_default()
+    /// KMS calls that no checkpoint has counted yet, for one that will.
+    fn take_kms_calls(&self) -> u64 {
+        let calls: u64 = self.job.opener.kms().iter().map(|kms| kms.calls()).sum();
+        let before = self.kms_calls.fetch_max(calls, Ordering::Relaxed);
+        calls.saturating_sub(before)
+    }
+
+    /// Gives back what [`take_kms_calls`](Self::take_kms_calls) gave, when the checkpoint was not written.
+    fn give_back_kms_calls(&self, calls: u64) {
+        self.kms_calls.fetch_sub(calls, Ordering::Relaxed);
+    }
+
+    /// Waits until these rows may be written, or the run is told to stop.
+    async fn admit(&self, rows: usize) {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            () = self.throttle.admit(rows) => {}
+            Ok(_) = stop.wait_for(|stop| *stop == Stop::AfterBatch) => {}
+        }
     }
 }
 
 /// How work on a shard ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) enum End {
     /// Every row of it was dealt with.
     Done,
-    /// The lease was lost, or it is not known whether a commit went through: claim again, and go on from the cursor.
-    Lost,
+    /// The lease was lost, or it is not known whether a commit went through, for this reason: claim again, and go on
+    /// from the cursor.
+    Lost(Option<StoreError>),
     /// Told to stop.
     Stopped,
 }
@@ -81,7 +96,7 @@ pub(super) async fn work(shop: &Arc<Workshop>, lease: &Lease) -> Result<End, Rek
     let _reader = AbortOnDrop(reader.abort_handle());
     tokio::select! {
         end = commit_pages(shop, lease, pages) => end,
-        () = keep_alive(shop, lease) => Ok(End::Lost),
+        () = keep_alive(shop, lease) => Ok(End::Lost(None)),
     }
 }
 
@@ -143,14 +158,14 @@ async fn commit_pages(
 ) -> Result<End, RekeyError> {
     while let Some(resealed) = pages.recv().await {
         let resealed = resealed?;
-        shop.throttle.admit(resealed.page.keys.len()).await;
+        shop.admit(resealed.page.keys.len()).await;
         match commit_page(shop, lease, &resealed).await? {
             Some(end) => return Ok(end),
             None if resealed.page.last => return Ok(End::Done),
             None => {}
         }
     }
-    Ok(End::Lost)
+    Ok(End::Lost(None))
 }
 
 /// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in.
@@ -168,13 +183,15 @@ async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Res
             commit_chunk(shop, lease, resealed, chunk.clone()).await
         };
         match committed {
-            Ok(Committed::Fenced) => return Ok(Some(End::Lost)),
+            Ok(Committed::Fenced) => return Ok(Some(End::Lost(None))),
             Ok(Committed::Done(unsettled)) => {
                 if lease.sweep == 1 {
                     shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }
-                if !unsettled.is_empty() && !settle_conflicts(shop, lease, resealed, unsettled).await? {
-                    return Ok(Some(End::Lost));
+                if !unsettled.is_empty()
+                    && let Some(end) = settle_conflicts(shop, lease, resealed, unsettled).await?
+                {
+                    return Ok(Some(end));
                 }
                 (start, size, tries) = (chunk.end, (size * 2).min(rows), 0);
                 if start >= rows {
@@ -189,7 +206,7 @@ async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Res
                 sleep(Duration::from_millis(pause)).await;
                 shop.status.send_modify(|status| status.waiting = None);
             }
-            Err(error) if error.is_transient() => return Ok(Some(End::Lost)),
+            Err(error) if error.is_transient() => return Ok(Some(End::Lost(Some(error)))),
             Err(error) => return Err(error.into()),
         }
     }
@@ -203,7 +220,8 @@ async fn commit_chunk(
 ) -> Result<Committed, StoreError> {
     let page = &resealed.page;
     let mut tally = resealed.tally(chunk.clone(), lease.sweep);
-    tally.kms_calls = shop.take_kms_calls();
+    let kms_calls = shop.take_kms_calls();
+    tally.kms_calls = i64::try_from(kms_calls).unwrap_or(i64::MAX);
     let checkpoint = Checkpoint {
         cursor: chunk.end.checked_sub(1).map(|last| &page.keys[last]),
         done: page.last && chunk.end == page.keys.len(),
@@ -217,7 +235,11 @@ async fn commit_chunk(
         rows: chunk,
         checkpoint,
     };
-    shop.job.store.commit(&shop.job.target, lease, batch).await
+    let committed = shop.job.store.commit(&shop.job.target, lease, batch).await;
+    if !matches!(committed, Ok(Committed::Done(_))) {
+        shop.give_back_kms_calls(kms_calls);
+    }
+    committed
 }
 
 /// Passes over a row that somebody keeps locked; the next sweep comes back to it.
@@ -246,13 +268,13 @@ async fn defer_row(
 }
 
 /// Re-seals at once what somebody else changed under us; what is changed again meanwhile waits for the next sweep.
-/// `false` when the lease is lost.
+/// Gives the end of the work on the shard, when this is it.
 async fn settle_conflicts(
     shop: &Workshop,
     lease: &Lease,
     resealed: &Resealed,
     unsettled: Vec<Unsettled>,
-) -> Result<bool, RekeyError> {
+) -> Result<Option<End>, RekeyError> {
     let width = resealed.page.cells.width();
     let mut page = Page::new(width);
     let mut cells = Vec::new();
@@ -278,11 +300,11 @@ async fn settle_conflicts(
         checkpoint: Checkpoint { cursor: None, done: false, tally },
     };
     match shop.job.store.commit(&shop.job.target, lease, batch).await {
-        Ok(Committed::Done(_)) => Ok(true),
-        Ok(Committed::Fenced) => Ok(false),
+        Ok(Committed::Done(_)) => Ok(None),
+        Ok(Committed::Fenced) => Ok(Some(End::Lost(None))),
         // They are counted as deferred: the next sweep comes back to them.
-        Err(error) if error.is_rolled_back() => Ok(true),
-        Err(error) if error.is_transient() => Ok(false),
+        Err(error) if error.is_rolled_back() => Ok(None),
+        Err(error) if error.is_transient() => Ok(Some(End::Lost(Some(error)))),
         Err(error) => Err(error.into()),
     }
 }

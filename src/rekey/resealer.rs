@@ -179,11 +179,10 @@ impl Resealer {
         settle(&self.job, attempt, value)
     }
 
-    /// Whether a value of v2's form can only be under the new key: no other KMS key may be asked about it.
+    /// Whether, of all KMS keys that a value may be under, there is only the new one.
     fn only_new_key_wraps(&self) -> bool {
         let Sealer::Wrapped(new) = self.job.sealer.as_ref() else { return false };
-        let mut kms = self.job.opener.kms().iter();
-        kms.all(|kms| kms.key_name() == new.key_name())
+        self.job.opener.kms().iter().all(|kms| kms.key_name() == new.key_name())
     }
 
     /// Unwraps the data keys that cells wait for, each once, and opens the cells.

@@ -1,6 +1,9 @@
 //! Trying again while the database is in trouble.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
 
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
@@ -8,8 +11,11 @@ use tokio::sync::watch;
 use super::Status;
 use crate::store::StoreError;
 
-/// Repeats `operation` while its error is transient: 100 ms to 5 s apart with jitter, for about a minute, which is
-/// longer than a server takes to restart. The reason shows in `status` meanwhile.
+/// How long the database may be in trouble: longer than a server takes to restart.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Repeats `operation` while its error is transient, 100 ms to 5 s apart with jitter, until [`PATIENCE`] is spent. The
+/// reason shows in `status` meanwhile.
 pub(super) async fn patiently<T, F>(
     status: &watch::Sender<Status>,
     operation: impl FnMut() -> F,
@@ -20,12 +26,12 @@ where
     let backoff = ExponentialBuilder::default()
         .with_min_delay(Duration::from_millis(100))
         .with_max_delay(Duration::from_secs(5))
-        .with_max_times(18)
+        .without_max_times()
         .with_jitter();
-    let mut waited = false;
+    let (mut waited, started) = (false, Instant::now());
     let answer = operation
         .retry(backoff)
-        .when(StoreError::is_transient)
+        .when(|error| error.is_transient() && started.elapsed() < PATIENCE)
         .notify(|error, _| {
             waited = true;
             status.send_modify(|status| status.waiting = Some(format!("the database: {error}")));

@@ -465,6 +465,16 @@ macro_rules! control_queries {
                 .collect()
         }
 
+        pub(super) async fn close_quarantine(conn: &mut Connection, run: &RunRow) -> Result<u64, StoreError> {
+            // Run ids sort by time: the records of a run that came after this one are not ours to judge.
+            query("DELETE FROM reseal_quarantine WHERE target = $1 AND run_id < $2")
+                .bind(run.target.clone())
+                .bind(run.run_id.clone())
+                .execute(&mut *conn)
+                .await?;
+            quarantine_size(conn, &run.target).await
+        }
+
         pub(super) async fn quarantine_size(conn: &mut Connection, target: &str) -> Result<u64, StoreError> {
             use sqlx::Row;
             let row = query("SELECT count(*) FROM reseal_quarantine WHERE target = $1")

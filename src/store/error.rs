@@ -74,9 +74,10 @@ impl StoreError {
 }
 
 /// The SQLSTATEs, whole or by class, that pass: deadlock, serialization, lock and statement time-outs, an idle
-/// transaction cut off, a server going down or coming up, and lost connections (PostgreSQL, Appendix A).
+/// transaction cut off, a server going down or coming up, lost connections, a disk, memory or connections that ran out,
+/// and a primary that is a standby for now (PostgreSQL, Appendix A).
 const TRANSIENT_SQLSTATES: [&str; 9] =
-    ["40P01", "40001", "55P03", "57014", "25P03", "57P0", "08", "53300", "25006"];
+    ["40P01", "40001", "55P03", "57014", "25P03", "57P0", "08", "53", "25006"];
 
 /// SQLite's BUSY, LOCKED, their extended codes, and IOERR_LOCK-like ones come with these primary codes.
 fn is_transient_sqlite(code: &str) -> bool {

@@ -171,6 +171,10 @@ pub trait Store: Debug + Send + Sync {
         limit: u32,
     ) -> Result<Vec<Quarantined>, StoreError>;
 
+    /// Removes the records of earlier runs: a first sweep recorded each of their cells again that still can't be
+    /// opened. Gives how many records of the run's target are left.
+    async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError>;
+
     /// How many cells of `target` are in quarantine.
     async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError>;
 

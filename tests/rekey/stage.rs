@@ -4,7 +4,10 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+use aws_sdk_kms::primitives::Blob;
 
 use reseal::{
     envelope::Format,
@@ -31,11 +34,13 @@ pub(crate) enum Under<'a> {
     Static(&'a Key),
     Wrapped(&'a Path),
     Bound(&'a Path),
+    /// v2, under whatever keys this client may use.
+    Aws(&'a aws_sdk_kms::Client),
 }
 
 pub(crate) struct Stage {
     pub(crate) store: Arc<dyn Store>,
-    _database: TestDatabase<'static>,
+    pub(crate) database: TestDatabase<'static>,
     pub(crate) pool: PgPool,
     pub(crate) expected: Expected,
     pub(crate) folder: TempDir,
@@ -46,15 +51,20 @@ impl Stage {
     /// `rows` tenants under [`OLD`] in a database of their own on the shared cluster, and our own tables.
     pub(crate) async fn new(name: &str, rows: usize) -> Self {
         let database = TempPostgres::shared().database(name);
+        let url = database.url();
+        Self::build(database, &url, rows).await
+    }
+
+    /// The same in `database`, which reseal reaches by `url`.
+    pub(crate) async fn build(database: TestDatabase<'static>, url: &str, rows: usize) -> Self {
         let pool = database.pool();
         let expected = Tenants { seed: 7, rows, key: &OLD }.fill_postgres(&pool).await;
         sqlx::query("ANALYZE org_instances").execute(&pool).await.unwrap();
-        let url = SecretText::new(database.url());
-        let store = Arc::new(Postgres::connect(&url, None, 6).await.unwrap());
+        let store = connect(url).await;
         store.migrate().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let options = Options { batch: 100, ..Options::default() };
-        Self { store, _database: database, pool, expected, folder, options }
+        Self { store, database, pool, expected, folder, options }
     }
 
     /// Writes a static key to a file and names it.
@@ -75,6 +85,27 @@ impl Stage {
         let path = self.folder.path().join(name);
         LocalKms::create(&path).unwrap();
         path
+    }
+
+    /// Changes the database by hand.
+    pub(crate) async fn execute(&self, statements: &str) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&self.pool).await.unwrap();
+    }
+
+    /// One number out of the database.
+    pub(crate) async fn number(&self, query: &str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&self.pool).await.unwrap()
+    }
+
+    /// Waits until the number is not 0.
+    pub(crate) async fn wait_for(&self, query: &str) {
+        for _ in 0..3000 {
+            if self.number(query).await != 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("waited for a minute: {query}");
     }
 
     pub(crate) async fn target(&self) -> Target {
@@ -106,7 +137,10 @@ impl Stage {
     }
 
     pub(crate) async fn job(&self, choice: &KeyChoice, intent: Intent) -> Job {
-        let target = self.target().await;
+        self.job_of(self.target().await, choice, intent).await
+    }
+
+    pub(crate) async fn job_of(&self, target: Target, choice: &KeyChoice, intent: Intent) -> Job {
         rekey::prepare(Arc::clone(&self.store), target, choice, self.options.clone(), intent).await.unwrap()
     }
 
@@ -120,10 +154,42 @@ impl Stage {
 
     /// Opens every value with the oracle and compares it with what was filled in.
     pub(crate) async fn differences(&self, under: Under<'_>) -> Vec<String> {
-        let stored = stored_in_postgres(&self.pool).await;
-        let keys = IndependentKeys::load(self.store.as_ref(), &stored, &under).await;
-        self.expected.differences(&stored, |cell, value| keys.open(&under, cell, value))
+        self.differences_under_any(&[under]).await
     }
+
+    /// The same for values that may be under any of these.
+    pub(crate) async fn differences_under_any(&self, any: &[Under<'_>]) -> Vec<String> {
+        let stored = stored_in_postgres(&self.pool).await;
+        let mut keys = Vec::new();
+        for under in any {
+            keys.push((under, IndependentKeys::load(self.store.as_ref(), &stored, under).await));
+        }
+        self.expected.differences(&stored, |cell, value| {
+            keys.iter().find_map(|(under, keys)| keys.open(under, cell, value))
+        })
+    }
+
+    /// How many cells there are, and how many of them hold something.
+    pub(crate) fn cells(&self) -> (i64, i64) {
+        let count = |cells: usize| i64::try_from(cells).unwrap();
+        (count(2 * self.expected.0.len()), count(self.expected.sealed()))
+    }
+
+    /// Runs again and again while a run ends by an error that it says can be gone on from.
+    pub(crate) async fn run_until_over(&self, choice: &KeyChoice) -> Report {
+        for _ in 0..20 {
+            match try_run_job(self.job(choice, Intent::Run).await).await {
+                Ok(report) => return report,
+                Err(error) => assert!(error.is_resumable(), "{error}"),
+            }
+        }
+        panic!("20 attempts were not enough");
+    }
+}
+
+/// A store with connections of its own, as another process has.
+pub(crate) async fn connect(url: &str) -> Arc<dyn Store> {
+    Arc::new(Postgres::connect(&SecretText::new(url.to_owned()), None, 8).await.unwrap())
 }
 
 pub(crate) async fn run_job(job: Job) -> Report {
@@ -155,6 +221,19 @@ impl IndependentKeys {
                     }
                 }
             }
+            Under::Aws(client) => {
+                let values = stored.iter().flat_map(|row| &row.values).flatten();
+                for (encrypted_dek, _) in values.filter_map(|value| oracle::split_v2(value)) {
+                    if keys.wrapped.contains_key(encrypted_dek) {
+                        continue;
+                    }
+                    let request = client.decrypt().ciphertext_blob(Blob::new(encrypted_dek));
+                    if let Ok(answer) = request.send().await {
+                        let key = answer.plaintext.unwrap().into_inner().try_into().unwrap();
+                        keys.wrapped.insert(encrypted_dek.to_vec(), key);
+                    }
+                }
+            }
             Under::Bound(keyring) => {
                 let kms = LocalKms::open(keyring).unwrap();
                 for row in store.data_keys(None).await.unwrap() {
@@ -172,7 +251,9 @@ impl IndependentKeys {
     pub(crate) fn open(&self, under: &Under<'_>, cell: oracle::Cell<'_>, value: &[u8]) -> Option<Vec<u8>> {
         match under {
             Under::Static(key) => oracle::open_v1(key, value),
-            Under::Wrapped(_) => oracle::open_v2(value, |wrapped| self.wrapped.get(wrapped).copied()),
+            Under::Wrapped(_) | Under::Aws(_) => {
+                oracle::open_v2(value, |wrapped| self.wrapped.get(wrapped).copied())
+            }
             Under::Bound(_) => oracle::open_v3(value, cell, |key_id| self.bound.get(&key_id).copied()),
         }
     }

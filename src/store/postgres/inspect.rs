@@ -16,8 +16,9 @@ pub(super) async fn inspect(conn: &mut PgConnection, name: &TargetName) -> Resul
     };
     let key_kind = primary_key(conn, oid, name, &mut findings).await?;
     let columns = columns(conn, oid, name, &mut findings).await?;
-    let has_triggers = triggers(conn, oid, &mut findings).await?;
-    permissions(conn, oid, name, &mut findings).await?;
+    let has_triggers = triggers(conn, oid, &name.columns, &mut findings).await?;
+    permissions(conn, oid, &format!("{}.{}", quote(&schema), quote(&name.table)), name, &mut findings)
+        .await?;
     server(conn, &mut findings).await?;
     findings.sort_by_key(|finding| !finding.refuses);
     let target = key_kind.zip(columns).map(|(key_kind, columns)| Target {
@@ -179,18 +180,21 @@ async fn columns(
     Ok((columns.len() == name.columns.len()).then_some(columns))
 }
 
-/// Triggers of somebody else's that fire on UPDATE: whether there is one.
+/// Triggers of somebody else's that fire on an UPDATE of these columns: whether there is one.
 async fn triggers(
     conn: &mut PgConnection,
     oid: i64,
+    columns: &[String],
     findings: &mut Vec<Finding>,
 ) -> Result<bool, StoreError> {
     let sql = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal \
-               AND tgenabled <> 'D' AND tgtype & 16 <> 0 AND tgname NOT LIKE 'reseal\\_%' ORDER BY 1";
-    let rows = query(sql.to_owned()).bind(oid).fetch_all(conn).await?;
+               AND tgenabled <> 'D' AND tgtype & 16 <> 0 AND tgname NOT LIKE 'reseal\\_%' \
+               AND (tgattr = ''::int2vector OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = tgrelid \
+                    AND attnum = ANY (tgattr) AND attname = ANY ($2))) ORDER BY 1";
+    let rows = query(sql.to_owned()).bind(oid).bind(columns).fetch_all(conn).await?;
     for row in &rows {
         findings.push(Finding::warning(
-            format!("trigger {} fires on every update", row.try_get::<&str, _>(0)?),
+            format!("trigger {} fires on every update of these columns", row.try_get::<&str, _>(0)?),
             "look at what it does: one that sets updated_at has side effects, one that restores old values stops the run",
         ));
     }
@@ -200,6 +204,7 @@ async fn triggers(
 async fn permissions(
     conn: &mut PgConnection,
     oid: i64,
+    table: &str,
     name: &TargetName,
     findings: &mut Vec<Finding>,
 ) -> Result<(), StoreError> {
@@ -211,7 +216,7 @@ async fn permissions(
     if !row.try_get::<bool, _>(1)? {
         findings.push(Finding::refusal(
             format!("role {role} may not read {}", name.table),
-            format!("GRANT SELECT ON {} TO {role}", name.table),
+            format!("GRANT SELECT ON {table} TO {}", quote(&role)),
         ));
     }
     let sql = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::oid AND attname = ANY ($2) \
@@ -220,7 +225,7 @@ async fn permissions(
         let column: String = row.try_get(0)?;
         findings.push(Finding::refusal(
             format!("role {role} may not update column {column}"),
-            format!("GRANT UPDATE ({column}) ON {} TO {role}", name.table),
+            format!("GRANT UPDATE ({}) ON {table} TO {}", quote(&column), quote(&role)),
         ));
     }
     Ok(())

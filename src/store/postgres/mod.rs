@@ -262,6 +262,10 @@ impl Store for Postgres {
         in_transaction!(self, quarantine, target, after, limit)
     }
 
+    async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError> {
+        in_transaction!(self, close_quarantine, run)
+    }
+
     async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError> {
         in_transaction!(self, quarantine_size, target)
     }

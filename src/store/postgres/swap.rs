@@ -46,6 +46,10 @@ pub(super) async fn commit(
 }
 
 /// Swaps the batch's cells; gives those that are not ours any more.
+///
+/// A cell that keeps its old value is swapped a second time before the table is blamed for it: a row that somebody
+/// deletes and inserts again under our update is passed over by it, and holds just what it held before. Since the row
+/// is locked by then, the second update has nobody to lose against.
 async fn swap(
     conn: &mut PgConnection,
     target: &Target,
@@ -57,6 +61,38 @@ async fn swap(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
+    if update(conn, target, batch, &rows).await? == Swapped::All && !target.has_triggers {
+        return Ok(Vec::new());
+    }
+    let mut unsettled = Vec::new();
+    let kept = examine(conn, target, batch, &rows, correction, &mut unsettled).await?;
+    if kept.is_empty() {
+        return Ok(unsettled);
+    }
+    let rows: Vec<usize> = kept.iter().map(|&(row, _)| row).collect();
+    update(conn, target, batch, &rows).await?;
+    match examine(conn, target, batch, &rows, correction, &mut unsettled).await?.first() {
+        None => Ok(unsettled),
+        Some(&(row, column)) => {
+            let (row, column) = (batch.keys[row].to_string(), target.columns[column].name.clone());
+            Err(StoreError::Undone { row, column })
+        }
+    }
+}
+
+/// Whether an update swapped every cell that it was to swap.
+#[derive(PartialEq, Eq)]
+enum Swapped {
+    All,
+    NotAll,
+}
+
+async fn update(
+    conn: &mut PgConnection,
+    target: &Target,
+    batch: &Batch<'_>,
+    rows: &[usize],
+) -> Result<Swapped, StoreError> {
     let expected: usize = rows.iter().map(|&row| batch.new.row(row).flatten().count()).sum();
     let mut update = query(swap_sql(target));
     update = bind_keys(update, target.key_kind, rows.iter().map(|&row| &batch.keys[row]));
@@ -67,10 +103,7 @@ async fn swap(
         update = bind_cells(update, definition.encoding, new())?;
     }
     let swapped: i64 = update.fetch_one(&mut *conn).await?.try_get(0)?;
-    if usize::try_from(swapped) == Ok(expected) && !target.has_triggers {
-        return Ok(Vec::new());
-    }
-    examine(conn, target, batch, &rows, correction).await
+    Ok(if usize::try_from(swapped) == Ok(expected) { Swapped::All } else { Swapped::NotAll })
 }
 
 /// One statement for the whole batch. Each column is swapped on its own, and only where it still equals the bytes
@@ -98,9 +131,14 @@ fn swap_sql(target: &Target) -> String {
         KeyKind::Integer => "bigint[]",
         KeyKind::Text => "text[]",
     };
+    // The index may have a case-insensitive collation: a v3 value opens under no other spelling of its row's key.
+    let same_key = match target.key_kind {
+        KeyKind::Text => format!(" AND t.{} = v.k COLLATE \"C\"", quote(&target.key_column)),
+        KeyKind::Uuid | KeyKind::Integer => String::new(),
+    };
     format!(
         "WITH swapped AS (UPDATE {table} t SET {sets} \
-         FROM unnest($1::{key_array}, {types}) AS v(k, {names}) WHERE t.{key} = v.k AND ({matches}) \
+         FROM unnest($1::{key_array}, {types}) AS v(k, {names}) WHERE t.{key} = v.k{same_key} AND ({matches}) \
          RETURNING {counts} AS ours) SELECT coalesce(sum(ours), 0)::bigint FROM swapped",
         table = table_name(target),
         sets = sets.join(", "),
@@ -129,49 +167,56 @@ fn as_text(cell: &[u8]) -> Result<&str, StoreError> {
     std::str::from_utf8(cell).map_err(|_| StoreError::Corrupt { what: "a text column" })
 }
 
-/// Reads the rows again, in the same transaction, and tells what became of each cell: ours; gone with its row;
-/// changed by somebody else; or, by a trigger's doing, what it was before.
+/// Reads the rows again, in the same transaction, locks them, and tells what became of each cell: ours; gone with its
+/// row; or changed by somebody else. Gives, of the rows where a cell is still what it was before, that cell; nothing
+/// else is said of them.
 async fn examine(
     conn: &mut PgConnection,
     target: &Target,
     batch: &Batch<'_>,
     rows: &[usize],
     correction: &mut Tally,
-) -> Result<Vec<Unsettled>, StoreError> {
+    unsettled: &mut Vec<Unsettled>,
+) -> Result<Vec<(usize, usize)>, StoreError> {
     let mut missing: HashMap<&RowKey, usize> = rows.iter().map(|&row| (&batch.keys[row], row)).collect();
     let columns: Vec<String> = target.columns.iter().map(|column| quote(&column.name)).collect();
     let key = quote(&target.key_column);
     let shown_key =
         if target.key_kind == KeyKind::Integer { format!("CAST({key} AS bigint)") } else { key.clone() };
     let sql = format!(
-        "SELECT {shown_key}, {} FROM {} WHERE {key} = ANY($1)",
+        "SELECT {shown_key}, {} FROM {} WHERE {key} = ANY($1) FOR NO KEY UPDATE",
         columns.join(", "),
         table_name(target)
     );
     let again = bind_keys(query(sql), target.key_kind, rows.iter().map(|&row| &batch.keys[row]));
     let mut again = again.fetch(&mut *conn);
-    let mut unsettled = Vec::new();
+    let mut kept = Vec::new();
     while let Some(found) = again.try_next().await? {
         let Some(row) = missing.remove(&key_from(&found, target.key_kind)?) else { continue };
+        let mut changed = Vec::new();
+        let mut kept_cell = None;
         for (column, definition) in target.columns.iter().enumerate() {
             let Some(new) = batch.new.at(row, column) else { continue };
             let now = cell_of(&found, column, definition.encoding)?;
-            if now == Some(new) {
-                continue;
-            }
             if now == batch.old.at(row, column) {
-                let (row, column) = (batch.keys[row].to_string(), definition.name.clone());
-                return Err(StoreError::Undone { row, column });
+                kept_cell.get_or_insert(column);
+            } else if now != Some(new) {
+                changed.push((column, now.filter(|now| !now.is_empty()).map(<[u8]>::to_vec)));
             }
+        }
+        if let Some(column) = kept_cell {
+            kept.push((row, column));
+            continue;
+        }
+        for (column, now) in changed {
             correction.conflict();
-            let now = now.filter(|now| !now.is_empty()).map(<[u8]>::to_vec);
             unsettled.push(Unsettled { row, column, now });
         }
     }
     for row in missing.into_values() {
         correction.vanish(batch.new.row(row).flatten().count());
     }
-    Ok(unsettled)
+    Ok(kept)
 }
 
 fn cell_of(row: &PgRow, column: usize, encoding: Encoding) -> Result<Option<&[u8]>, StoreError> {

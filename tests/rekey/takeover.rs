@@ -1,0 +1,209 @@
+//! Several processes on one run, stops, and workers that are presumed dead.
+
+use std::time::Duration;
+
+use reseal::{
+    envelope::Format,
+    rekey::{self, Intent, Job, Outcome, RekeyError, Stop},
+    store::{Batch, Cells, Checkpoint, Claim, Committed, KeyKind, Lease, RowKey, Store, Tally, Target},
+};
+use tokio::sync::watch;
+
+use super::stage::{OLD, Stage, Under, connect, run_job, try_run_job};
+use crate::support::oracle::Key;
+
+const NEW: Key = [0x22; 32];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_share_a_run_and_no_cell_counts_twice() {
+    let mut stage = Stage::new("share", 3000).await;
+    let (old, new) = (stage.old(), stage.static_key("new", &NEW));
+    for (workers, from, to, key) in
+        [(1, &old, &new, &NEW), (2, &new, &old, &OLD), (3, &old, &new, &NEW), (4, &new, &old, &OLD)]
+    {
+        stage.options.workers = workers;
+        let choice = stage.choice(Format::V1, &[from], to);
+        let here = stage.job(&choice, Intent::Run).await;
+        let there = Job { store: connect(&stage.database.url()).await, ..here.clone() };
+        let (here, there) = tokio::join!(run_job(here), run_job(there));
+        let (cells, sealed) = stage.cells();
+        assert_eq!(here.run.run_id, there.run.run_id);
+        for report in [&here, &there] {
+            assert_eq!(report.outcome, Outcome::Complete);
+            assert_eq!((report.tally.total, report.tally.rekeyed), (cells, sealed), "{workers} workers");
+            assert!(report.tally.sums());
+        }
+        assert_eq!(i64::try_from(here.rows_here + there.rows_here).unwrap(), here.tally.scanned);
+        assert_eq!(stage.differences(Under::Static(key)).await, [""; 0]);
+    }
+}
+
+/// Every lease runs out all the time, under live workers of two processes.
+#[tokio::test(flavor = "multi_thread")]
+async fn live_workers_that_are_taken_for_dead_write_nothing_twice() {
+    let mut stage = Stage::new("zombies", 3000).await;
+    stage.options.batch = 20;
+    stage.options.max_rows_per_second = Some(1500);
+    let (old, keyring) = (stage.old(), stage.keyring("keyring"));
+    let choice = stage.choice(Format::V3, &[&old], &format!("local-kms:{}", keyring.display()));
+    let here = stage.job(&choice, Intent::Run).await;
+    let there = Job { store: connect(&stage.database.url()).await, ..here.clone() };
+    let reaper = tokio::spawn({
+        let pool = stage.pool.clone();
+        async move {
+            loop {
+                sqlx::query("UPDATE reseal_shards SET lease_until = clock_timestamp() - interval '1 s'")
+                    .execute(&pool)
+                    .await
+                    .unwrap();
+                tokio::time::sleep(Duration::from_millis(30)).await;
+            }
+        }
+    });
+    let (here, there) = tokio::join!(run_job(here), run_job(there));
+    reaper.abort();
+    let fences = stage.number("SELECT sum(fence)::bigint FROM reseal_shards").await;
+    let shards = stage.number("SELECT count(*) FROM reseal_shards").await;
+    assert!(fences > shards, "no shard was taken over: {fences} claims of {shards}");
+    assert_eq!((here.outcome, there.outcome), (Outcome::Complete, Outcome::Complete));
+    let (cells, sealed) = stage.cells();
+    assert_eq!((here.tally.total, here.tally.rekeyed, here.tally.conflicts), (cells, sealed, 0));
+    assert!(here.tally.sums());
+    assert_eq!(stage.differences(Under::Bound(&keyring)).await, [""; 0]);
+}
+
+/// A batch of one cell.
+async fn commit_one(
+    store: &dyn Store,
+    target: &Target,
+    lease: &Lease,
+    key: &RowKey,
+    [old, new]: [&[u8]; 2],
+) -> Committed {
+    let (mut before, mut after) = (Cells::new(2), Cells::new(2));
+    before.push(Some(old));
+    before.push(None);
+    after.push(Some(new));
+    after.push(None);
+    let tally = Tally { scanned: 1, rekeyed: 1, total: 1, ..Tally::default() };
+    let keys = std::slice::from_ref(key);
+    let checkpoint = Checkpoint { cursor: Some(key), done: false, tally };
+    let batch = Batch { keys, old: &before, new: &after, rows: 0..1, quarantined: &[], checkpoint };
+    store.commit(target, lease, batch).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_taken_over_commits_nothing() {
+    let mut stage = Stage::new("fenced", 10).await;
+    stage.options.rows_limit = Some(0);
+    let (old, new) = (stage.old(), stage.static_key("new", &NEW));
+    let report = stage.run(&stage.choice(Format::V1, &[&old], &new)).await;
+    assert_eq!((report.outcome, report.tally.total), (Outcome::Interrupted, 0));
+
+    let (store, target) = (stage.store.as_ref(), stage.target().await);
+    let claim = async |worker: &str| match store.claim(&report.run, worker, KeyKind::Uuid).await.unwrap() {
+        Claim::Leased(lease) => Some(*lease),
+        Claim::Busy | Claim::SweepDone => None,
+    };
+    let first = claim("first").await.unwrap();
+    assert!(claim("second").await.is_none(), "it is held");
+    stage.execute("UPDATE reseal_shards SET lease_until = clock_timestamp() - interval '1 s'").await;
+    let second = claim("second").await.unwrap();
+    assert!(second.fence > first.fence);
+
+    let limits = reseal::store::PageLimits { rows: 1, bytes: 1 << 20, value: 1 << 20 };
+    let page = store.read_page(&target, &second.range, None, None, limits).await.unwrap();
+    let (key, value) = (&page.keys[0], page.cells.at(0, 0).unwrap());
+    let before = store.tally(&report.run.run_id, None).await.unwrap();
+    assert!(!store.renew(&first).await.unwrap());
+    store.release(&first).await.unwrap();
+    assert!(claim("third").await.is_none(), "the first worker can't give away what is the second's");
+    let fenced = commit_one(store, &target, &first, key, [value, b"zombie"]).await;
+    assert!(matches!(fenced, Committed::Fenced));
+    assert_eq!(store.tally(&report.run.run_id, None).await.unwrap(), before);
+    assert_eq!(stage.differences(Under::Static(&OLD)).await, [""; 0]);
+
+    let done = commit_one(store, &target, &second, key, [value, b"second"]).await;
+    assert!(matches!(done, Committed::Done(unsettled) if unsettled.is_empty()));
+    assert_eq!(store.tally(&report.run.run_id, None).await.unwrap().rekeyed, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_keys_are_refused_while_a_run_is_open() {
+    let mut stage = Stage::new("other_keys", 500).await;
+    stage.options.rows_limit = Some(100);
+    let (old, new) = (stage.old(), stage.static_key("new", &NEW));
+    let choice = stage.choice(Format::V1, &[&old], &new);
+    let report = stage.run(&choice).await;
+    assert_eq!(report.outcome, Outcome::Interrupted);
+    let other = stage.static_key("other", &[0x33; 32]);
+    let other = stage.choice(Format::V1, &[&old, &new], &other);
+    let refused = try_run_job(stage.job(&other, Intent::Run).await).await.unwrap_err();
+    assert!(matches!(&refused, RekeyError::Refused { what, .. } if what.contains(&report.run.run_id)));
+    assert!(!refused.is_resumable());
+
+    stage.options.rows_limit = None;
+    let report = stage.run(&choice).await;
+    assert_eq!((report.outcome, report.tally.total), (Outcome::Complete, stage.cells().0));
+    assert_eq!(stage.differences(Under::Static(&NEW)).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_is_stopped_goes_on_where_it_was() {
+    let mut stage = Stage::new("stopped", 1000).await;
+    stage.options.batch = 20;
+    stage.options.max_rows_per_second = Some(100);
+    let (old, keyring) = (stage.old(), stage.keyring("keyring"));
+    let new = format!("local-kms:{}", keyring.display());
+    let choice = stage.choice(Format::V2, &[&old], &new);
+    let mut seen = 0;
+    for _ in 0..3 {
+        let (stop, signal) = rekey::stop_signal();
+        let job = stage.job(&choice, Intent::Run).await;
+        let run = tokio::spawn(rekey::run(job, signal, watch::Sender::default()));
+        stage
+            .wait_for(&format!("SELECT (coalesce(sum(scanned), 0) > {seen})::int::bigint FROM reseal_shards"))
+            .await;
+        stop.send_replace(Stop::AfterBatch);
+        let asked = std::time::Instant::now();
+        let report = run.await.unwrap().unwrap();
+        assert!(asked.elapsed() < Duration::from_secs(2), "a slow pace delays no stop");
+        assert_eq!(report.outcome, Outcome::Interrupted);
+        assert!(report.tally.sums());
+        assert_eq!(report.tally.total, 2 * report.tally.scanned);
+        assert!(report.tally.scanned > seen && report.tally.scanned < 1000);
+        seen = report.tally.scanned;
+        assert_eq!(stage.number("SELECT count(*) FROM reseal_shards WHERE lease_until IS NOT NULL").await, 0);
+    }
+    let either = [Under::Static(&OLD), Under::Wrapped(&keyring)];
+    assert_eq!(stage.differences_under_any(&either).await, [""; 0]);
+    stage.options.max_rows_per_second = None;
+    let report = stage.run(&choice).await;
+    let (cells, sealed) = stage.cells();
+    assert_eq!((report.outcome, report.tally.scanned), (Outcome::Complete, 1000));
+    assert_eq!((report.tally.total, report.tally.rekeyed), (cells, sealed));
+    assert_eq!(stage.differences(Under::Wrapped(&keyring)).await, [""; 0]);
+}
+
+/// A worker that waits for a row of its batch when its shard is taken from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blocked_worker_that_lost_its_shard_is_fenced() {
+    let mut stage = Stage::new("blocked", 200).await;
+    stage.options.workers = 1;
+    let (old, new) = (stage.old(), stage.static_key("new", &NEW));
+    let choice = stage.choice(Format::V1, &[&old], &new);
+    let mut holder = stage.pool.begin().await.unwrap();
+    sqlx::query("SELECT 1 FROM org_instances FOR UPDATE").execute(&mut *holder).await.unwrap();
+    let job = stage.job(&choice, Intent::Run).await;
+    let there = Job { store: connect(&stage.database.url()).await, ..job.clone() };
+    let run = tokio::spawn(run_job(job));
+    stage.wait_for("SELECT count(*) FROM pg_locks WHERE NOT granted").await;
+    // What a take-over does, on the row that the blocked batch holds: it waits for the batch to give up.
+    stage.execute("UPDATE reseal_shards SET fence = fence + 1, lease_until = NULL").await;
+    let there = tokio::spawn(run_job(there));
+    holder.commit().await.unwrap();
+    let (here, there) = (run.await.unwrap(), there.await.unwrap());
+    assert_eq!((here.outcome, there.outcome), (Outcome::Complete, Outcome::Complete));
+    assert_eq!((here.tally.total, here.tally.rekeyed), stage.cells());
+    assert_eq!(stage.differences(Under::Static(&NEW)).await, [""; 0]);
+}
