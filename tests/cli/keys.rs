@@ -3,7 +3,7 @@
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use super::operator::{Operator, with_keys};
-use crate::support::tenants::Holds;
+use crate::support::{oracle, tenants::Holds};
 
 const V3: [&str; 2] = ["--format", "v3"];
 
@@ -77,6 +77,30 @@ async fn bound_values_and_the_keys_they_need() {
         list["keys"].as_array().unwrap().iter().map(|key| key["state"].as_str().unwrap()).collect::<Vec<_>>();
     states.sort_unstable();
     assert_eq!(states, ["active", "draining"]);
+}
+
+/// Only a run puts a new data key into the registry: a value sealed under one that is not there would be lost.
+#[tokio::test]
+async fn a_retry_seals_under_no_key_that_is_not_registered() {
+    let (mut operator, pool, _) = Operator::on_sqlite(10).await;
+    operator.set("OTHER_KEY", &"42".repeat(32));
+    let lost = oracle::seal_v1(&[0x42; 32], Some([0x44; 12]), b"postgres://u@h/db");
+    sqlx::query("UPDATE org_instances SET database_url_encrypted = $1 WHERE rowid = 1")
+        .bind(&lost)
+        .execute(&pool)
+        .await
+        .unwrap();
+    operator.reseal(&["init"]).exits(0);
+    operator.reseal(&with_keys(&["run"], &[])).exits(3);
+    let other = ["--old", "static:env:OTHER_KEY", "--format", "v3"];
+    let refused = operator.reseal(&with_keys(&["quarantine", "retry"], &other)).exits(4);
+    assert_eq!(refused.hints(), ["name the key that the run ended under: reseal keys list"]);
+    let stored: Vec<u8> =
+        sqlx::query_scalar("SELECT database_url_encrypted FROM org_instances WHERE rowid = 1")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
+    assert_eq!(stored, lost);
 }
 
 #[test]
