@@ -8,7 +8,7 @@ mod database_url;
 mod layers;
 mod settings;
 
-pub(crate) use database_url::DatabaseUrl;
+pub(crate) use database_url::{DatabaseUrl, SQLITE};
 use layers::Origin;
 pub(crate) use layers::{Settings, Value, quote};
 use settings::Definition;

@@ -5,9 +5,11 @@
     reason = "clippy's exemption for tests stops at the helpers of a #[test] function"
 )]
 
+mod cli;
 mod formats;
 mod key_text;
 mod kms;
 mod rekey;
+mod store_sqlite;
 mod support;
 mod support_works;

@@ -108,8 +108,8 @@ pub(super) fn explain(error: &clap::Error) -> Exit {
             _ => "there is no such command".to_owned(),
         },
         (ErrorKind::InvalidValue, Some(flag)) => match text(error, ContextKind::ValidValue) {
-            Some(choices) => format!("{flag} takes one of {choices}"),
-            None => format!("{flag} takes a value"),
+            Some(choices) if !choices.is_empty() => format!("{flag} takes one of {choices}"),
+            _ => format!("{flag} takes a value"),
         },
         (ErrorKind::ArgumentConflict, Some(flag)) => {
             format!("{flag} was given twice, or does not go with another")

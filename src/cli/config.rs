@@ -25,9 +25,10 @@ pub(super) fn run(call: &Call) -> Result<Answer, Fault> {
         Some(origin) => format!("{name:width$}  {}  ({origin})\n", texts.join(", ")),
         None => format!("{name:width$}  -\n"),
     });
-    let settings = rows
-        .iter()
-        .map(|(name, texts, origin)| ((*name).to_owned(), json!({"value": texts, "origin": origin})));
+    let settings = rows.iter().map(|(name, texts, origin)| {
+        let value = origin.as_ref().map(|_| texts);
+        ((*name).to_owned(), json!({"value": value, "origin": origin}))
+    });
     let json = json!({"command": "config", "settings": Value::Object(settings.collect())});
     Ok(Answer::Report { exit: Exit::Done, human: human.collect(), json, hints: Vec::new() })
 }

@@ -1,14 +1,15 @@
 //! From settings to a database, and to the table in it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use reseal::store::{
     Store, Target, TargetName,
     postgres::{Postgres, Tls},
+    sqlite::Sqlite,
 };
 
 use super::{Call, Fault};
-use crate::config::DatabaseUrl;
+use crate::config::{DatabaseUrl, SQLITE};
 
 /// The database, with at most `connections` connections.
 pub(super) async fn store(call: &Call, connections: u32) -> Result<Arc<dyn Store>, Fault> {
@@ -23,9 +24,12 @@ pub(super) async fn store(call: &Call, connections: u32) -> Result<Arc<dyn Store
         Some("disable") => Some(Tls::Disable),
         _ => None,
     };
+    if let Some(path) = url.expose().strip_prefix(SQLITE) {
+        return Ok(Arc::new(Sqlite::open(Path::new(path)).await?));
+    }
     match url.expose().split_once(':').map(|(scheme, _)| scheme) {
         Some("postgres" | "postgresql") => Ok(Arc::new(Postgres::connect(&url, tls, connections).await?)),
-        _ => Err(Fault::usage("the database URL does not begin with postgres://")),
+        _ => Err(Fault::usage("the database URL begins with neither postgres:// nor sqlite://")),
     }
 }
 

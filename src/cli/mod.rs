@@ -53,13 +53,11 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// The line that gives `command` the same flags as were given here, as far as it takes them; but for a limit on
-    /// rows, which has done its work.
+    /// The line that gives `command` the same flags as were given here, as far as it takes them. A limit on rows has
+    /// done its work, and the next line is for a person to type.
     fn again(&self, command: &str) -> String {
-        format!(
-            "reseal {command}{}",
-            self.settings.flags(|name| name != "rows-limit" && args::takes(command, name))
-        )
+        let repeats = |name: &str| !["rows-limit", "output"].contains(&name) && args::takes(command, name);
+        format!("reseal {command}{}", self.settings.flags(repeats))
     }
 }
 

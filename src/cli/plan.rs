@@ -274,7 +274,7 @@ fn way_back(call: &Call, choice: &KeyChoice) -> Option<String> {
         KeySpec::Kms(_) => Format::V2,
         KeySpec::DataKey(_) => Format::V3,
     };
-    let keys = ["old", "new", "format", "data-key-scope", "new-data-key", "rows-limit"];
+    let keys = ["old", "new", "format", "data-key-scope", "new-data-key", "output"];
     let flags = call.settings.flags(|name| args::takes("run", name) && !keys.contains(&name));
     let quoted = |key: &KeySpec| crate::config::quote(&key.to_string());
     Some(format!("reseal run{flags} --format {format} --old {} --new {}", quoted(&choice.new), quoted(old)))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Command;
 use reseal::{
-    rekey::{self, Intent},
+    rekey::{self, Intent, KeyChoice},
     store::{Quarantined, Store, StoreError},
 };
 use serde_json::json;
@@ -98,7 +98,9 @@ pub(super) async fn all(store: &dyn Store, target: &str) -> Result<Vec<Quarantin
 }
 
 pub(super) async fn retry(call: &Call) -> Result<Answer, Fault> {
-    let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
+    let (options, name) = (meant::options(call)?, meant::target_name(call));
+    // Values go where the run took the others.
+    let choice = KeyChoice { new_data_key: false, ..meant::keys(call)? };
     let store = connect::migrated_store(call, 2).await?;
     let target = connect::target(store.as_ref(), &name).await?;
     let job = Arc::new(rekey::prepare(store, target, &choice, options, Intent::Run).await?);

@@ -103,7 +103,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
             let what = format!("run {} was stopped at once; it stays open and nothing is lost", run.run_id);
             Err(Fault::resumable(what).hint(resume).with(document))
         }
-        (End::Cut, None) => Err(Fault::resumable("stopped before any value was written").hint(resume)),
+        (End::Cut, None) => Err(Fault::resumable("stopped before this process wrote a value").hint(resume)),
     }
 }
 

@@ -38,7 +38,7 @@ impl Signals {
     ) -> Result<T, Fault> {
         tokio::select! {
             done = work => done.map_err(Into::into),
-            () = self.next() => Err(Fault::resumable("stopped before any value was written").hint(resume)),
+            () = self.next() => Err(Fault::resumable("stopped before this process wrote a value").hint(resume)),
         }
     }
 }

@@ -10,6 +10,9 @@ use super::{ConfigError, Origin, Value};
 /// The longest file that is read for a URL, in bytes.
 const FILE_LIMIT: usize = 4096;
 
+/// What the URL of a SQLite database begins with; the rest is a path as it is, and need not be a URL's.
+pub(crate) const SQLITE: &str = "sqlite://";
+
 /// Where the database URL is to be had from.
 pub(crate) struct DatabaseUrl<'a>(&'a Value);
 
@@ -28,7 +31,7 @@ impl<'a> DatabaseUrl<'a> {
                     "{place}: env: takes the name of an environment variable"
                 )));
             }
-        } else if text.strip_prefix("file:").is_none() {
+        } else if !text.starts_with("file:") && !text.starts_with(SQLITE) {
             let exposed = matches!(value.origin, Origin::Flag | Origin::File(_));
             match Url::parse(text) {
                 Err(_) => return Err(no_url(&place)),
@@ -63,13 +66,14 @@ impl<'a> DatabaseUrl<'a> {
         } else {
             SecretText::new(text.to_owned())
         };
-        if Url::parse(url.expose()).is_ok() { Ok(url) } else { Err(no_url(text)) }
+        let is_url = url.expose().starts_with(SQLITE) || Url::parse(url.expose()).is_ok();
+        if is_url { Ok(url) } else { Err(no_url(&self.0.origin.describe("database-url"))) }
     }
 
     /// The URL as it may be shown: without its password.
     pub(crate) fn masked(&self) -> String {
         match Url::parse(self.0.text()) {
-            Ok(mut url) if !["env", "file"].contains(&url.scheme()) && holds_password(&url) => {
+            Ok(mut url) if !["env", "file", "sqlite"].contains(&url.scheme()) && holds_password(&url) => {
                 // Only a URL without a host refuses a password, and it has none to hide.
                 let _ = url.password().is_some().then(|| url.set_password(Some("***")));
                 url.set_query(None);
@@ -82,7 +86,7 @@ impl<'a> DatabaseUrl<'a> {
 
 fn no_url(place: &str) -> ConfigError {
     ConfigError::new(format!("{place} does not hold a database URL"))
-        .hint("postgres://USER@HOST/DATABASE, with the password in DATABASE_URL, env:NAME or file:PATH")
+        .hint("postgres://USER@HOST/DATABASE or sqlite://FILE; a password goes in DATABASE_URL, env:NAME or file:PATH")
 }
 
 /// sqlx takes a password from the authority and from the query.

@@ -152,6 +152,7 @@ async fn create(job: &Arc<Job>, keys: &str) -> Result<RunRow, RekeyError> {
         target: job.target.name.clone(),
         keys: keys.to_owned(),
         row_count: i64::try_from(rows).unwrap_or(i64::MAX),
+        data_key: job.new_data_key.clone(),
         ranges: ranges(points),
     };
     Ok(store.create_run(&run).await?)

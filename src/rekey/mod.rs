@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     envelope::Format,
     keyring::{Opener, ProofFailed, Sealer, kms::KmsError},
-    store::{PageLimits, RunRow, Store, StoreError, Tally, Target},
+    store::{PageLimits, RunRow, Store, StoreError, Tally, Target, WrappedDataKey},
 };
 
 mod census;
@@ -52,6 +52,9 @@ pub struct Job {
     pub opener: Arc<Opener>,
     /// Seals new ones.
     pub sealer: Arc<Sealer>,
+    /// The data key that the sealer seals under, when it is not in the registry yet: the run that is opened with this
+    /// job adds it, in the same transaction.
+    pub new_data_key: Option<WrappedDataKey>,
     /// How to go about it.
     pub options: Options,
 }

@@ -177,7 +177,7 @@ async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Res
             return Ok(Some(End::Stopped));
         }
         let chunk = start..rows.min(start + size);
-        let committed = if size == 1 && tries >= TRIES_PER_ROW {
+        let committed = if rows > 0 && size == 1 && tries >= TRIES_PER_ROW {
             defer_row(shop, lease, resealed, start).await
         } else {
             commit_chunk(shop, lease, resealed, chunk.clone()).await
@@ -198,6 +198,8 @@ async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Res
                     return Ok(None);
                 }
             }
+            // Not even the checkpoint of an empty page gets through: somebody locks our own tables.
+            Err(error) if rows == 0 && tries >= TRIES_PER_ROW => return Ok(Some(End::Lost(Some(error)))),
             Err(error) if error.is_rolled_back() => {
                 shop.status.send_modify(|status| status.waiting = Some(format!("the database: {error}")));
                 tries = if size == 1 { tries + 1 } else { 0 };

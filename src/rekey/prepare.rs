@@ -7,7 +7,7 @@ use crate::{
     envelope::{Format, KeyId, v1::StaticCipher, v3::BoundKey},
     keyring::{
         ClearText, Opener, RegistryError, Sealer, generate,
-        kms::{self, Kms},
+        kms::{self, Kms, KmsError},
         spec::{KeySpec, KmsSpec},
         static_key, unwrap,
     },
@@ -49,8 +49,7 @@ pub enum Intent {
 /// [`RekeyError::Refused`] for keys that can't be loaded or don't go with the format; the KMS's and the store's.
 ///
 /// # Crash safety
-/// [`Intent::Run`] may add a data key to the registry. If the process dies after that, the key is active and the next
-/// run takes it.
+/// Writes nothing. A data key that is made here enters the registry with the run ([`Job::new_data_key`]).
 pub async fn prepare(
     store: Arc<dyn Store>,
     target: Target,
@@ -100,12 +99,12 @@ pub async fn prepare(
             ring.statics.into_iter().for_each(|cipher| opener.add_static(cipher));
             ring.kms.into_iter().for_each(|kms| opener.add_kms(kms));
             registry.opened.iter().for_each(|key| opener.add_data_key(key));
-            registry.unavailable.into_iter().for_each(|key_id| opener.add_unavailable(key_id));
+            registry.unavailable.iter().for_each(|&key_id| opener.add_unavailable(key_id));
         }
     }
     let keys = RunKeys { format: choice.format, new: name, old, scope: choice.scope };
     let (opener, sealer, target) = (Arc::new(opener), Arc::new(sealer), Arc::new(target));
-    Ok(Job { store, target, keys, opener, sealer, options })
+    Ok(Job { store, target, keys, opener, sealer, new_data_key: registry.new, options })
 }
 
 fn mismatch(format: Format) -> RekeyError {
@@ -183,24 +182,26 @@ struct Registry {
     rows: Vec<WrappedDataKey>,
     opened: Vec<BoundKey>,
     unavailable: Vec<KeyId>,
+    /// Made here, not stored yet.
+    new: Option<WrappedDataKey>,
 }
 
 impl Registry {
     async fn load(store: &dyn Store, purpose: &str, ring: &Ring) -> Result<Self, RekeyError> {
         let rows =
             if store.is_migrated().await? { store.data_keys(Some(purpose)).await? } else { Vec::new() };
-        let mut registry = Self { rows: Vec::new(), opened: Vec::new(), unavailable: Vec::new() };
+        let mut registry = Self { rows: Vec::new(), opened: Vec::new(), unavailable: Vec::new(), new: None };
         for row in rows.into_iter().filter(|row| row.state.opens()) {
             match unwrap(&row, &ring.kms).await {
                 Ok(key) => registry.opened.push(key),
-                // Other keys' values are not this run's; a value under this one goes to quarantine by that name.
+                // Nobody named its KMS key: a value under it goes to quarantine by that name.
                 Err(RegistryError::NotConfigured { key_id, .. }) => registry.unavailable.push(key_id),
-                Err(RegistryError::Kms { source: source @ kms::KmsError::Service { .. }, .. }) => {
-                    return Err(source.into());
-                }
-                Err(RegistryError::Kms { key_id, .. } | RegistryError::OtherKey(key_id)) => {
-                    registry.unavailable.push(key_id);
-                }
+                // A verdict on this row of the registry alone.
+                Err(
+                    RegistryError::Kms { key_id, source: KmsError::Blob { .. } }
+                    | RegistryError::OtherKey(key_id),
+                ) => registry.unavailable.push(key_id),
+                Err(RegistryError::Kms { source, .. }) => return Err(source.into()),
             }
             registry.rows.push(row);
         }
@@ -247,7 +248,7 @@ impl Registry {
             (None, Intent::Look) => throw_away_key(),
             (_, Intent::Run) => {
                 let (row, key) = generate(kms.as_ref(), &target.name).await.map_err(registry_error)?;
-                store.add_data_key(&row).await?;
+                self.new = Some(row);
                 Ok(key)
             }
         }

@@ -22,8 +22,15 @@ pub struct Retried {
 /// Opens every quarantined value of the target again, re-keys those that open, and removes their records.
 ///
 /// # Errors
-/// Trouble with the database or the KMS; what was settled before stays settled.
+/// [`RekeyError::Refused`] for a job whose data key is not in the registry: only a run adds it, and a value under it
+/// would be lost. Trouble with the database or the KMS; what was settled before stays settled.
 pub async fn retry_quarantined(job: &Arc<Job>) -> Result<Retried, RekeyError> {
+    if job.new_data_key.is_some() {
+        return Err(RekeyError::Refused {
+            what: format!("{} has no active data key under the key given as --new", job.target.name),
+            hint: "name the key that the run ended under: reseal keys list".to_owned(),
+        });
+    }
     let mut resealer = Resealer::new(Arc::clone(job));
     let mut retried = Retried::default();
     let mut after: Option<(String, String)> = None;

@@ -13,6 +13,9 @@ use crate::{
     store::{Cells, Page, Quarantined, Tally},
 };
 
+/// Bytes of a plaintext's buffer that are kept for the next value in its place.
+const KEPT_PLAINTEXT: usize = 4096;
+
 /// What becomes of one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -235,7 +238,7 @@ impl Resealer {
                         if !looks_like_url(plaintext.expose()) {
                             not_urls.push(row);
                         }
-                        plaintext.clear();
+                        forget(plaintext);
                         match self.job.target.columns[column].encoding {
                             Encoding::Bytes => new.push(Some(sealed)),
                             encoding @ Encoding::Base64 => {
@@ -304,6 +307,15 @@ impl Resealer {
             .try_collect()
             .await?;
         Ok(RowKeySet { batch: None, rows })
+    }
+}
+
+/// Wipes a plaintext; one that was large gives its memory back, so that a page of large values costs it only once.
+fn forget(plaintext: &mut Plaintext) {
+    if plaintext.expose().len() > KEPT_PLAINTEXT {
+        *plaintext = Plaintext::new();
+    } else {
+        plaintext.clear();
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::{Job, KMS_CONCURRENCY, RekeyError, resealer::count};
 use crate::{
     envelope::Shape,
-    keyring::{Attempt, Opener},
+    keyring::{Attempt, Opener, Reason},
     secret::Plaintext,
     store::Page,
 };
@@ -97,6 +97,10 @@ async fn verify_page(
                     verified.empty += 1;
                     continue;
                 }
+                Some([]) => {
+                    verified.fail(job, page, row, column, Reason::TooLarge.as_str());
+                    continue;
+                }
                 Some(stored) => definition
                     .encoding
                     .decode(stored, &mut buffer)
@@ -108,7 +112,7 @@ async fn verify_page(
                     waiting.entry(wrapped.unwrap_or_default()).or_default().push((row, column));
                 }
                 Some((attempt, _)) => verified.note(job, page, row, column, attempt),
-                None => verified.fail(job, page, row, column, "malformed"),
+                None => verified.fail(job, page, row, column, Reason::Malformed.as_str()),
             }
         }
     }

@@ -152,7 +152,7 @@ macro_rules! control_queries {
             run_from(&row.ok_or_else(|| StoreError::Missing { what: format!("run {run_id}") })?)
         }
 
-        /// `false` when the target has an open run already.
+        /// The run, its shards and its new data key; `false`, and nothing, when the target has an open run already.
         pub(super) async fn create_run(conn: &mut Connection, run: &NewRun) -> Result<bool, StoreError> {
             let inserted = query(
                 "INSERT INTO reseal_runs (run_id, target, keys, state, row_count) VALUES ($1, $2, $3, 'running', $4) \
@@ -176,6 +176,9 @@ macro_rules! control_queries {
                     .bind(range.hi.as_ref().map(RowKey::to_string))
                     .execute(&mut *conn)
                     .await?;
+            }
+            if let Some(key) = &run.data_key {
+                add_data_key(conn, key).await?;
             }
             Ok(true)
         }

@@ -31,7 +31,7 @@ pub struct PageLimits {
     pub rows: usize,
     /// Bytes of values; one row may exceed it, so that a page always makes progress.
     pub bytes: usize,
-    /// Bytes of one value; a larger one is read as [`Cells::TOO_LARGE`](Cells).
+    /// Bytes of one value; a larger one is read as an empty one (see [`Cells::at`]).
     pub value: usize,
 }
 

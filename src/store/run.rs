@@ -54,12 +54,19 @@ impl Tally {
         self.deferred += 1;
     }
 
-    /// Corrects the count of `cells` that were taken for re-keyed, and whose row is gone. After the first sweep
-    /// they count for nothing.
-    pub(super) fn vanish(&mut self, sweep: i64, cells: usize) {
+    /// Corrects the count of `cells` that were taken for re-keyed, and whose row is gone.
+    pub(super) fn vanish(&mut self, cells: usize) {
         let cells = i64::try_from(cells).unwrap_or(i64::MAX);
         self.rekeyed -= cells;
-        if sweep == 1 { self.vanished += cells } else { self.total -= cells }
+        self.vanished += cells;
+    }
+
+    /// After the first sweep a cell that vanished counts for nothing: it was counted when it was first met.
+    pub(super) fn count_for(&mut self, sweep: i64) {
+        if sweep > 1 {
+            self.total -= self.vanished;
+            self.vanished = 0;
+        }
     }
 }
 
@@ -174,6 +181,8 @@ pub struct NewRun {
     pub keys: String,
     /// See [`RunRow::row_count`].
     pub row_count: i64,
+    /// A data key made for this run, which becomes the active one together with it.
+    pub data_key: Option<WrappedDataKey>,
     /// The shards of every sweep.
     pub ranges: Vec<KeyRange>,
 }

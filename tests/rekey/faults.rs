@@ -54,6 +54,7 @@ async fn job(stage: &Stage, from: Option<&Arc<dyn Kms>>, to: &Arc<dyn Kms>, scop
         keys: RunKeys { format: Format::V2, new: to.key_name().to_owned(), old: vec![old], scope },
         opener: Arc::new(opener),
         sealer: Arc::new(Sealer::Wrapped(Arc::clone(to))),
+        new_data_key: None,
         options: stage.options.clone(),
     }
 }

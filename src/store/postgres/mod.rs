@@ -36,6 +36,12 @@ mod control {
 /// What every transaction begins with (`docs/protocol.md`, short transactions).
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
+     SET LOCAL synchronous_commit = on";
+
+/// For what looks at a whole table once and locks nothing.
+const BEGIN_SCAN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10min'; \
      SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off";
 
 /// For the commit of a batch: lost with the server's memory, it is done again. The plan is pinned to one index
@@ -118,17 +124,17 @@ impl Store for Postgres {
     }
 
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
+        let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
         table::count(&mut tx, target).await
     }
 
     async fn sample(&self, target: &Target, count: usize, limits: PageLimits) -> Result<Page, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
         table::sample(&mut tx, target, count, limits).await
     }
 
     async fn split_points(&self, target: &Target, rows: u64, parts: u64) -> Result<Vec<RowKey>, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
         table::split_points(&mut tx, target, rows, parts).await
     }
 

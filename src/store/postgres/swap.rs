@@ -36,7 +36,8 @@ pub(super) async fn commit(
             correction.total -= 1;
         }
     }
-    let unsettled = swap(conn, target, lease.sweep, &batch, &mut correction).await?;
+    let unsettled = swap(conn, target, &batch, &mut correction).await?;
+    correction.count_for(lease.sweep);
     if correction != Tally::default() {
         let correction = Checkpoint { cursor: None, done: false, tally: correction };
         control::checkpoint(conn, lease, &correction).await?;
@@ -52,7 +53,6 @@ pub(super) async fn commit(
 async fn swap(
     conn: &mut PgConnection,
     target: &Target,
-    sweep: i64,
     batch: &Batch<'_>,
     correction: &mut Tally,
 ) -> Result<Vec<Unsettled>, StoreError> {
@@ -65,13 +65,13 @@ async fn swap(
         return Ok(Vec::new());
     }
     let mut unsettled = Vec::new();
-    let kept = examine(conn, target, sweep, batch, &rows, correction, &mut unsettled).await?;
+    let kept = examine(conn, target, batch, &rows, correction, &mut unsettled).await?;
     if kept.is_empty() {
         return Ok(unsettled);
     }
     let rows: Vec<usize> = kept.iter().map(|&(row, _)| row).collect();
     update(conn, target, batch, &rows).await?;
-    match examine(conn, target, sweep, batch, &rows, correction, &mut unsettled).await?.first() {
+    match examine(conn, target, batch, &rows, correction, &mut unsettled).await?.first() {
         None => Ok(unsettled),
         Some(&(row, column)) => {
             let (row, column) = (batch.keys[row].to_string(), target.columns[column].name.clone());
@@ -173,7 +173,6 @@ fn as_text(cell: &[u8]) -> Result<&str, StoreError> {
 async fn examine(
     conn: &mut PgConnection,
     target: &Target,
-    sweep: i64,
     batch: &Batch<'_>,
     rows: &[usize],
     correction: &mut Tally,
@@ -215,7 +214,7 @@ async fn examine(
         }
     }
     for row in missing.into_values() {
-        correction.vanish(sweep, batch.new.row(row).flatten().count());
+        correction.vanish(batch.new.row(row).flatten().count());
     }
     Ok(kept)
 }
@@ -246,7 +245,7 @@ pub(super) async fn settle_quarantined(
         let batch =
             Batch { keys: &keys, old: &before, new: &after, rows: 0..1, quarantined: &[], checkpoint };
         let mut correction = Tally::default();
-        let unsettled = self::swap(conn, target, 1, &batch, &mut correction).await?;
+        let unsettled = self::swap(conn, target, &batch, &mut correction).await?;
         if !unsettled.is_empty() || correction.vanished > 0 {
             return Ok(false);
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path};
 use rustix::fs::{Access, access};
 use sqlx::{Row, SqliteConnection};
 
-use super::{BEGIN_WRITE, Sqlite, query, quote, swap};
+use super::{Query, Sqlite, query, quote, swap};
 use crate::{
     envelope::Encoding,
     store::{Column, Finding, Inspection, KeyKind, StoreError, Target, TargetName},
@@ -41,17 +41,24 @@ pub(super) async fn inspect(store: &Sqlite, name: &TargetName) -> Result<Inspect
     Ok(Inspection { target, findings })
 }
 
-/// Whether the file can be written: by SQLite's own word, and, for the journal beside it, the directory's permissions.
+/// Whether the file can be written, by SQLite's own word: a write that is rolled back, since of a read-only file even
+/// `BEGIN IMMEDIATE` only begins to read. In WAL mode that does not show whether the directory can be written too.
 async fn file(store: &Sqlite, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    // SQLITE_READONLY (8) is the primary code of several.
-    let is_read_only = |error: &StoreError| {
-        error.code().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == 8)
+    // SQLITE_READONLY and SQLITE_CANTOPEN, the primary codes of several.
+    let is_denied = |error: &StoreError| {
+        error
+            .code()
+            .and_then(|code| code.parse::<u32>().ok())
+            .is_some_and(|code| matches!(code & 0xff, 8 | 14))
     };
-    match store.writer.begin_with(BEGIN_WRITE).await.map_err(StoreError::from) {
-        Ok(tx) => tx.rollback().await?,
-        Err(error) if is_read_only(&error) => findings.push(Finding::refusal(
+    let mut tx = store.begin_write().await?;
+    let probe = query("CREATE TABLE main.reseal_probe (x)".to_owned()).execute(&mut *tx).await;
+    tx.rollback().await?;
+    match probe.map_err(StoreError::from) {
+        Ok(_) => {}
+        Err(error) if is_denied(&error) => findings.push(Finding::refusal(
             format!("{} is read-only", store.path.display()),
-            "give this user write permission on the file, or restore it from where it is writable",
+            "give this user write permission on the file, or restore it to where it is writable",
         )),
         Err(error) => return Err(error),
     }
@@ -245,17 +252,16 @@ async fn columns(
                 continue;
             }
         };
-        if column.in_key {
-            findings.push(Finding::refusal(
-                format!("column {wanted} is part of the primary key"),
-                "name the encrypted columns with --column",
-            ));
-        }
-        if column.is_generated {
-            findings.push(Finding::refusal(
-                format!("column {wanted} is generated"),
-                "name the column that it is generated from",
-            ));
+        let refusal = if column.in_key {
+            Some(("part of the primary key", "name the encrypted columns with --column"))
+        } else if column.is_generated {
+            Some(("generated", "name the column that it is generated from"))
+        } else {
+            None
+        };
+        if let Some((what, hint)) = refusal {
+            findings.push(Finding::refusal(format!("column {wanted} is {what}"), hint));
+            continue;
         }
         let indexes = query(sql.to_owned()).bind(name.table.clone()).bind(wanted.clone());
         for row in indexes.fetch_all(&mut *conn).await? {
@@ -274,7 +280,8 @@ fn shown(kind: &str) -> &str {
 }
 
 /// Has SQLite compile the update of a batch: whether it can, which triggers of somebody else's fire, and whether rows
-/// are looked up by their key. Gives whether there is such a trigger.
+/// are looked up by their key. Gives whether there is such a trigger. It must follow a statement that read the file in
+/// the same transaction, and so brought the connection's schema up to date.
 async fn update(
     conn: &mut SqliteConnection,
     target: &Target,
@@ -282,7 +289,7 @@ async fn update(
 ) -> Result<bool, StoreError> {
     let columns: Vec<usize> = (0..target.columns.len()).collect();
     let sql = swap::sql(target, &columns);
-    let program = match query(format!("EXPLAIN {sql}")).fetch_all(&mut *conn).await {
+    let program = match explain("EXPLAIN", &sql).fetch_all(&mut *conn).await {
         Ok(program) => program,
         Err(error) => {
             findings.push(Finding::refusal(
@@ -310,7 +317,7 @@ async fn update(
             ));
         }
     }
-    let plan = query(format!("EXPLAIN QUERY PLAN {sql}")).fetch_all(conn).await?;
+    let plan = explain("EXPLAIN QUERY PLAN", &sql).fetch_all(conn).await?;
     let scans =
         plan.iter().any(|step| step.try_get("detail").is_ok_and(|detail: &str| detail.starts_with("SCAN t")));
     if scans {
@@ -320,4 +327,10 @@ async fn update(
         ));
     }
     Ok(has_triggers)
+}
+
+/// Never from the statement cache: SQLite compiles a cached statement again after the schema changed, but not one
+/// that only explains, which would go on naming things that are freed.
+fn explain(verb: &str, sql: &str) -> Query {
+    query(format!("{verb} {sql}")).persistent(false)
 }

@@ -69,7 +69,15 @@ impl Sqlite {
     /// # Errors
     /// No file, or one that is not a SQLite database.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
-        let missing = |_| StoreError::Missing { what: format!("database file {}", path.display()) };
+        let missing = |error: std::io::Error| match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                StoreError::Missing { what: format!("database file {}", path.display()) }
+            }
+            kind => StoreError::Refused {
+                code: "io".to_owned(),
+                message: format!("{} can't be opened: {kind}", path.display()),
+            },
+        };
         // Without its links resolved the path's directory is not where SQLite puts the journal.
         let path = path.canonicalize().map_err(missing)?;
         Self::connect(path, None).await
@@ -95,6 +103,8 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(5))
             // The swap looks each row up by its key; an index made on the fly would scan the table for each batch.
             .pragma("automatic_index", "OFF")
+            // What a batch sets aside to undo one statement is never larger than the batch.
+            .pragma("temp_store", "MEMORY")
             // Rows on their way from SQLite's thread can be as large as a page.
             .row_buffer_size(2)
             .disable_statement_logging();

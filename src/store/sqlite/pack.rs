@@ -4,8 +4,6 @@
 //! text depend on the number of rows. So all values go as one blob, and a second blob says where each lies, in fixed
 //! width: a recursive query walks it with `substr`, which copies only the piece it takes from a blob.
 
-use std::io::Write;
-
 use super::{Query, query};
 use crate::store::{KeyKind, RowKey};
 
@@ -21,7 +19,8 @@ pub(super) struct Packed {
 
 impl Packed {
     pub(super) fn new() -> Self {
-        Self { values: Vec::new(), index: Vec::new(), key: String::new() }
+        // One byte ahead of the values: substr of an empty blob is NULL.
+        Self { values: vec![0], index: Vec::new(), key: String::new() }
     }
 
     /// Appends a row.
@@ -36,9 +35,19 @@ impl Packed {
     }
 
     fn push_field(&mut self, field: &[u8]) {
-        let (position, length) = (self.values.len() + 1, field.len());
-        write!(self.index, "{position:0DIGITS$}{length:0DIGITS$}").expect("writing to a vector can't fail");
+        self.push_number(self.values.len() + 1);
+        self.push_number(field.len());
         self.values.extend_from_slice(field);
+    }
+
+    /// By hand: a formatter takes a tenth of the time of the whole update.
+    fn push_number(&mut self, mut number: usize) {
+        let mut digits = [0; DIGITS];
+        for digit in digits.iter_mut().rev() {
+            *digit = b"0123456789"[number % 10];
+            number /= 10;
+        }
+        self.index.extend_from_slice(&digits);
     }
 
     /// The statement `sql`, which begins with [`with`], on these rows: parameters 1 and 2.

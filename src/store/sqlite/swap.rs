@@ -74,6 +74,7 @@ pub(super) async fn commit(
         }
     }
     let unsettled = swap_all(conn, target, batch, swaps, &mut correction).await?;
+    correction.count_for(lease.sweep);
     if correction != Tally::default() {
         let correction = Checkpoint { cursor: None, done: false, tally: correction };
         control::checkpoint(conn, lease, &correction).await?;
@@ -183,9 +184,7 @@ async fn examine(
         let row = usize::try_from(found.try_get::<i64, _>(0)?).ok().and_then(|row| rows.get(row));
         let &row = row.ok_or(StoreError::Corrupt { what: "the number of a row" })?;
         if found.try_get(1)? {
-            let cells = i64::try_from(columns.len()).unwrap_or_default();
-            correction.rekeyed -= cells;
-            correction.vanished += cells;
+            correction.vanish(columns.len());
             continue;
         }
         for (position, &column) in (2..).zip(columns) {

@@ -180,12 +180,14 @@ pub(super) async fn fingerprint(
     let sql = format!(
         "WITH RECURSIVE whole(length) AS (SELECT octet_length({cell}) FROM {table} WHERE {row_key} = ?1), \
          piece(at) AS (SELECT 1 UNION ALL SELECT at + {PIECE} FROM piece, whole WHERE at + {PIECE} <= length) \
-         SELECT substr(CAST({cell} AS blob), at, {PIECE}) FROM {table} CROSS JOIN piece WHERE {row_key} = ?1"
+         SELECT substr(CAST({cell} AS blob), at, {PIECE}) FROM {table} CROSS JOIN piece \
+         WHERE {row_key} = ?1 AND {cell} IS NOT NULL"
     );
     let mut pieces = bind_key(query(sql), key).fetch(conn);
     let mut hash = None;
     while let Some(row) = pieces.try_next().await? {
-        let Some(piece) = row.try_get::<Option<&[u8]>, _>(0)? else { return Ok(None) };
+        // A piece of nothing is NULL.
+        let piece = row.try_get::<Option<&[u8]>, _>(0)?.unwrap_or_default();
         hash.get_or_insert_with(Sha256::new).update(piece);
     }
     Ok(hash.map(|hash| hash.finalize().into()))

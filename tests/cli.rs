@@ -1,0 +1,8 @@
+//! The command, as an operator and as a script meet it: the real program on real databases.
+
+mod keys;
+mod life;
+mod operator;
+mod refusals;
+mod settings;
+mod stopping;
