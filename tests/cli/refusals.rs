@@ -103,7 +103,8 @@ async fn a_role_that_may_not_write_is_refused() {
     let refused = operator.reseal(&with_keys(&["run"], &[])).exits(4);
     let said = format!("role {role} may not update column database_url_encrypted");
     assert!(refused.err.contains(&said), "{}", refused.err);
-    let grant = format!("GRANT UPDATE (database_url_encrypted) ON org_instances TO {role}");
+    let grant =
+        format!("GRANT UPDATE (\"database_url_encrypted\") ON \"public\".\"org_instances\" TO \"{role}\"");
     assert!(refused.hints().contains(&grant.as_str()), "{}", refused.err);
 
     operator.set("DATABASE_URL", &TempPostgres::shared().tcp_url(&database.name, role, "wr0ng-p4ss"));
