@@ -176,7 +176,7 @@ async fn what_each_writer_wrote_last_is_what_each_cell_holds() {
     let hot = rows[0];
     let part = |remainder: usize| rows.iter().copied().skip(1 + remainder).step_by(4).collect::<Vec<_>>();
     let until = Instant::now() + Duration::from_millis(1500);
-    let writer = || Writer { pool: stage.pool.clone(), until, ledger: Ledger::default() };
+    let writer = || Writer { pool: stage.on.pool.clone(), until, ledger: Ledger::default() };
     let writers = [
         tokio::spawn(writer().old_key(vec![hot], 0)),
         tokio::spawn(writer().old_key(part(0), 0)),
@@ -211,7 +211,7 @@ async fn a_writer_of_old_values_that_never_stops_is_a_chase() {
     let writer = tokio::spawn({
         let rows: Vec<Uuid> = stage.expected.0.keys().copied().collect();
         let until = Instant::now() + Duration::from_secs(60);
-        let mut writer = Writer { pool: stage.pool.clone(), until, ledger: Ledger::default() };
+        let mut writer = Writer { pool: stage.on.pool.clone(), until, ledger: Ledger::default() };
         let over = Arc::clone(&over);
         async move {
             while !over.load(Ordering::Relaxed) {
@@ -240,7 +240,7 @@ async fn a_row_that_stays_locked_is_done_once_it_is_free() {
     stage.options.batch = 1;
     let (old, new) = (stage.old(), stage.static_key("new", &[0x22; 32]));
     let choice = stage.choice(Format::V1, &[&old], &new);
-    let mut holder = stage.pool.begin().await.unwrap();
+    let mut holder = stage.on.pool.begin().await.unwrap();
     let locked = *stage.expected.0.keys().nth(5).unwrap();
     let lock = "SELECT 1 FROM org_instances WHERE org_id = $1 FOR UPDATE";
     sqlx::query(lock).bind(locked).execute(&mut *holder).await.unwrap();
@@ -271,7 +271,7 @@ async fn an_old_value_in_the_new_format_behind_the_cursor_is_found() {
     let before: Vec<u8> =
         sqlx::query_scalar("SELECT database_url_encrypted FROM org_instances WHERE org_id = $1")
             .bind(row)
-            .fetch_one(&stage.pool)
+            .fetch_one(&stage.on.pool)
             .await
             .unwrap();
 
@@ -282,7 +282,7 @@ async fn an_old_value_in_the_new_format_behind_the_cursor_is_found() {
     let shard = "reseal_shards WHERE cursor_key IS NOT NULL AND run_id = (SELECT run_id FROM reseal_runs WHERE state = 'running')";
     stage.wait_for(&format!("SELECT count(*) FROM {shard}")).await;
     let back = "UPDATE org_instances SET database_url_encrypted = $1 WHERE org_id = $2";
-    sqlx::query(back).bind(before).bind(row).execute(&stage.pool).await.unwrap();
+    sqlx::query(back).bind(before).bind(row).execute(&stage.on.pool).await.unwrap();
     let report = run.await.unwrap();
     assert_eq!(report.outcome, Outcome::Complete);
     assert_eq!(report.tally.rekeyed, stage.cells().1 + 1);

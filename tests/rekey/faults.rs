@@ -153,7 +153,7 @@ async fn one_value_under_a_key_that_is_gone_stops_nothing() {
     let rows: Vec<_> = sealed.map(|(row, _)| *row).take(2).collect();
     for (number, row) in rows.iter().enumerate() {
         let get = "SELECT database_url_encrypted FROM org_instances WHERE org_id = $1";
-        let mut value: Vec<u8> = sqlx::query_scalar(get).bind(row).fetch_one(&stage.pool).await.unwrap();
+        let mut value: Vec<u8> = sqlx::query_scalar(get).bind(row).fetch_one(&stage.on.pool).await.unwrap();
         let blob = oracle::split_v2(&value).unwrap().0.len();
         match number {
             // moto's blob begins with the id of its key.
@@ -162,7 +162,7 @@ async fn one_value_under_a_key_that_is_gone_stops_nothing() {
             _ => value[3 + blob - 1] ^= 1,
         }
         let set = "UPDATE org_instances SET database_url_encrypted = $1 WHERE org_id = $2";
-        sqlx::query(set).bind(value).bind(row).execute(&stage.pool).await.unwrap();
+        sqlx::query(set).bind(value).bind(row).execute(&stage.on.pool).await.unwrap();
         stage.expected.0.remove(row);
     }
     let report = run_job(job(&stage, Some(&from), &to, DataKeyScope::Row).await).await;
@@ -216,7 +216,7 @@ async fn connections_cut_and_statements_cancelled_at_random_lose_nothing() {
         let (old, new) = (stage.old(), stage.static_key("new", &[0x22; 32]));
         let choice = stage.choice(Format::V1, &[&old], &new);
         let vandal = tokio::spawn({
-            let pool = stage.pool.clone();
+            let pool = stage.on.pool.clone();
             async move {
                 let sql = format!(
                     "SELECT {function}(pid) FROM (SELECT pid FROM pg_stat_activity WHERE application_name = 'reseal' \

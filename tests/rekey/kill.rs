@@ -24,7 +24,7 @@ impl Process {
             .arg("--new")
             .arg(format!("local-kms:{}", keyring.display()))
             .args(arguments)
-            .env("DATABASE_URL", stage.database.url())
+            .env("DATABASE_URL", stage.on.database.url())
             .current_dir(stage.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -88,7 +88,7 @@ async fn killed_at_any_instant_and_started_again_it_completes() {
     // A control plane that still has the old key, for as long as there are kills.
     let (stop, mut stopped) = tokio::sync::watch::channel(false);
     let writer = tokio::spawn({
-        let pool = stage.pool.clone();
+        let pool = stage.on.pool.clone();
         async move {
             let mut written = Vec::new();
             while !*stopped.borrow_and_update() {

@@ -19,12 +19,12 @@ const OTHER: Key = [0x55; 32];
 
 async fn store_value(stage: &Stage, row: Uuid, value: &[u8]) {
     let set = "UPDATE org_instances SET database_url_encrypted = $1 WHERE org_id = $2";
-    sqlx::query(set).bind(value).bind(row).execute(&stage.pool).await.unwrap();
+    sqlx::query(set).bind(value).bind(row).execute(&stage.on.pool).await.unwrap();
 }
 
 async fn stored_value(stage: &Stage, row: Uuid) -> Vec<u8> {
     let get = "SELECT database_url_encrypted FROM org_instances WHERE org_id = $1";
-    sqlx::query_scalar(get).bind(row).fetch_one(&stage.pool).await.unwrap()
+    sqlx::query_scalar(get).bind(row).fetch_one(&stage.on.pool).await.unwrap()
 }
 
 async fn reasons(stage: &Stage) -> BTreeMap<Uuid, String> {

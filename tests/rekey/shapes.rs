@@ -41,14 +41,14 @@ impl Shape<'_> {
         let key = ident(self.key_column);
         for literal in &self.keys {
             let sql = format!("INSERT INTO {} ({key}) VALUES ({literal}) RETURNING {key}::text", self.quoted);
-            let row: String = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&stage.pool).await.unwrap();
+            let row: String = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&stage.on.pool).await.unwrap();
             for &(column, text) in self.columns {
                 let value = oracle::seal_v1(&OLD, None, &self.plaintext(&row, column));
                 let set =
                     format!("UPDATE {} SET {} = $1 WHERE {key} = {literal}", self.quoted, ident(column));
                 let update = sqlx::query(AssertSqlSafe(set));
                 let update = if text { update.bind(STANDARD.encode(value)) } else { update.bind(value) };
-                assert_eq!(update.execute(&stage.pool).await.unwrap().rows_affected(), 1);
+                assert_eq!(update.execute(&stage.on.pool).await.unwrap().rows_affected(), 1);
             }
         }
     }
@@ -59,7 +59,7 @@ impl Shape<'_> {
         for &(column, text) in self.columns {
             let sql =
                 format!("SELECT {}::text, {} FROM {}", ident(self.key_column), ident(column), self.quoted);
-            for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(&stage.pool).await.unwrap() {
+            for row in sqlx::query(AssertSqlSafe(sql)).fetch_all(&stage.on.pool).await.unwrap() {
                 let key: String = row.get(0);
                 let value: Vec<u8> =
                     if text { STANDARD.decode(row.get::<String, _>(1)).unwrap() } else { row.get(1) };
@@ -227,7 +227,7 @@ async fn another_schema_and_an_indexed_column_are_fine() {
 
     let under = Under::Bound(&keyring);
     let keys = IndependentKeys::load(stage.store.as_ref(), &[], &under).await;
-    for row in sqlx::query("SELECT id::text, v FROM other.things").fetch_all(&stage.pool).await.unwrap() {
+    for row in sqlx::query("SELECT id::text, v FROM other.things").fetch_all(&stage.on.pool).await.unwrap() {
         let (key, value): (String, Vec<u8>) = (row.get(0), row.get(1));
         let cell = Cell { table: "renamed", column: "v", row: &key };
         assert_eq!(keys.open(&under, cell, &value), Some(shape.plaintext(&key, "v")));
@@ -264,7 +264,7 @@ async fn static_values_that_look_like_another_format_are_rekeyed() {
                 _ => oracle::v1_with_first_byte(&OLD, 0x03, &plaintext),
             };
             let set = "UPDATE org_instances SET database_url_encrypted = $1 WHERE org_id = $2";
-            sqlx::query(set).bind(value).bind(row).execute(&stage.pool).await.unwrap();
+            sqlx::query(set).bind(value).bind(row).execute(&stage.on.pool).await.unwrap();
             let text = String::from_utf8(plaintext).unwrap();
             stage.expected.0.get_mut(row).unwrap()[0] = crate::support::tenants::Holds::Sealed(text);
         }
@@ -308,7 +308,7 @@ async fn large_values_come_in_pages_of_4_mib() {
     for (row, holds) in &mut expected {
         let value = oracle::seal_v1(&OLD, None, plaintext.as_bytes());
         let set = "UPDATE org_instances SET database_url_encrypted = $1 WHERE org_id = $2";
-        sqlx::query(set).bind(value).bind(row).execute(&stage.pool).await.unwrap();
+        sqlx::query(set).bind(value).bind(row).execute(&stage.on.pool).await.unwrap();
         holds[0] = crate::support::tenants::Holds::Sealed(plaintext.clone());
     }
     let stage = Stage { expected: crate::support::tenants::Expected(expected), ..stage };

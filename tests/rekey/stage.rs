@@ -14,16 +14,16 @@ use reseal::{
     keyring::{ClearText, kms::Kms, kms::local::LocalKms},
     rekey::{self, DataKeyScope, Intent, Job, KeyChoice, Options, Report},
     secret::SecretText,
-    store::{Store, Target, TargetName, postgres::Postgres},
+    store::{Store, Target, TargetName, postgres::Postgres, sqlite::Sqlite},
 };
-use sqlx::PgPool;
+use sqlx::{PgPool, SqlitePool};
 use tempfile::TempDir;
 use tokio::sync::watch;
 
 use crate::support::{
     oracle::{self, Key},
     postgres::{TempPostgres, TestDatabase},
-    tenants::{COLUMNS, Expected, Stored, TABLE, Tenants, stored_in_postgres},
+    tenants::{COLUMNS, Expected, Stored, TABLE, Tenants, stored_in_postgres, stored_in_sqlite},
 };
 
 /// The key that the tenants are under at first.
@@ -38,10 +38,36 @@ pub(crate) enum Under<'a> {
     Aws(&'a aws_sdk_kms::Client),
 }
 
-pub(crate) struct Stage {
-    pub(crate) store: Arc<dyn Store>,
+/// A database of the stage's own.
+pub(crate) trait Database {
+    /// Every row, read by other means than the store's.
+    async fn stored(&self) -> Vec<Stored>;
+}
+
+pub(crate) struct OnPostgres {
     pub(crate) database: TestDatabase<'static>,
     pub(crate) pool: PgPool,
+}
+
+impl Database for OnPostgres {
+    async fn stored(&self) -> Vec<Stored> {
+        stored_in_postgres(&self.pool).await
+    }
+}
+
+pub(crate) struct OnSqlite {
+    pool: SqlitePool,
+}
+
+impl Database for OnSqlite {
+    async fn stored(&self) -> Vec<Stored> {
+        stored_in_sqlite(&self.pool).await
+    }
+}
+
+pub(crate) struct Stage<D = OnPostgres> {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) on: D,
     pub(crate) expected: Expected,
     pub(crate) folder: TempDir,
     pub(crate) options: Options,
@@ -64,9 +90,46 @@ impl Stage {
         store.migrate().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let options = Options { batch: 100, ..Options::default() };
-        Self { store, database, pool, expected, folder, options }
+        Self { store, on: OnPostgres { database, pool }, expected, folder, options }
     }
 
+    /// Changes the database by hand.
+    pub(crate) async fn execute(&self, statements: &str) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&self.on.pool).await.unwrap();
+    }
+
+    /// One number out of the database.
+    pub(crate) async fn number(&self, query: &str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&self.on.pool).await.unwrap()
+    }
+
+    /// Waits until the number is not 0.
+    pub(crate) async fn wait_for(&self, query: &str) {
+        for _ in 0..3000 {
+            if self.number(query).await != 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("waited for a minute: {query}");
+    }
+}
+
+impl Stage<OnSqlite> {
+    /// `rows` tenants under [`OLD`] in an SQLite file, and our own tables.
+    pub(crate) async fn on_sqlite(rows: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tenants.db");
+        let store = Arc::new(Sqlite::create(&path).await.unwrap());
+        let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+        let expected = Tenants { seed: 7, rows, key: &OLD }.fill_sqlite(&pool).await;
+        store.migrate().await.unwrap();
+        let options = Options { batch: 100, ..Options::default() };
+        Self { store, on: OnSqlite { pool }, expected, folder, options }
+    }
+}
+
+impl<D: Database> Stage<D> {
     /// Writes a static key to a file and names it.
     pub(crate) fn static_key(&self, name: &str, key: &Key) -> String {
         use std::{fs, os::unix::fs::PermissionsExt};
@@ -85,27 +148,6 @@ impl Stage {
         let path = self.folder.path().join(name);
         LocalKms::create(&path).unwrap();
         path
-    }
-
-    /// Changes the database by hand.
-    pub(crate) async fn execute(&self, statements: &str) {
-        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&self.pool).await.unwrap();
-    }
-
-    /// One number out of the database.
-    pub(crate) async fn number(&self, query: &str) -> i64 {
-        sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&self.pool).await.unwrap()
-    }
-
-    /// Waits until the number is not 0.
-    pub(crate) async fn wait_for(&self, query: &str) {
-        for _ in 0..3000 {
-            if self.number(query).await != 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("waited for a minute: {query}");
     }
 
     pub(crate) async fn target(&self) -> Target {
@@ -159,7 +201,7 @@ impl Stage {
 
     /// The same for values that may be under any of these.
     pub(crate) async fn differences_under_any(&self, any: &[Under<'_>]) -> Vec<String> {
-        let stored = stored_in_postgres(&self.pool).await;
+        let stored = self.on.stored().await;
         let mut keys = Vec::new();
         for under in any {
             keys.push((under, IndependentKeys::load(self.store.as_ref(), &stored, under).await));

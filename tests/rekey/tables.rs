@@ -73,7 +73,7 @@ async fn what_can_not_be_rekeyed_is_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_role_lacks_is_named_with_the_grant_that_gives_it() {
     let stage = Stage::new("roles", 3).await;
-    let (role, cluster) = (&stage.database.name, TempPostgres::shared());
+    let (role, cluster) = (&stage.on.database.name, TempPostgres::shared());
     cluster.login(role, "tenant");
     let store = connect(&cluster.tcp_url(role, role, "tenant")).await;
     let tenants = name(None, "org_instances", "org_id", &COLUMNS);

@@ -24,7 +24,7 @@ async fn processes_share_a_run_and_no_cell_counts_twice() {
         stage.options.workers = workers;
         let choice = stage.choice(Format::V1, &[from], to);
         let here = stage.job(&choice, Intent::Run).await;
-        let there = Job { store: connect(&stage.database.url()).await, ..here.clone() };
+        let there = Job { store: connect(&stage.on.database.url()).await, ..here.clone() };
         let (here, there) = tokio::join!(run_job(here), run_job(there));
         let (cells, sealed) = stage.cells();
         assert_eq!(here.run.run_id, there.run.run_id);
@@ -47,9 +47,9 @@ async fn live_workers_that_are_taken_for_dead_write_nothing_twice() {
     let (old, keyring) = (stage.old(), stage.keyring("keyring"));
     let choice = stage.choice(Format::V3, &[&old], &format!("local-kms:{}", keyring.display()));
     let here = stage.job(&choice, Intent::Run).await;
-    let there = Job { store: connect(&stage.database.url()).await, ..here.clone() };
+    let there = Job { store: connect(&stage.on.database.url()).await, ..here.clone() };
     let reaper = tokio::spawn({
-        let pool = stage.pool.clone();
+        let pool = stage.on.pool.clone();
         async move {
             loop {
                 sqlx::query("UPDATE reseal_shards SET lease_until = clock_timestamp() - interval '1 s'")
@@ -192,10 +192,10 @@ async fn a_blocked_worker_that_lost_its_shard_is_fenced() {
     stage.options.workers = 1;
     let (old, new) = (stage.old(), stage.static_key("new", &NEW));
     let choice = stage.choice(Format::V1, &[&old], &new);
-    let mut holder = stage.pool.begin().await.unwrap();
+    let mut holder = stage.on.pool.begin().await.unwrap();
     sqlx::query("SELECT 1 FROM org_instances FOR UPDATE").execute(&mut *holder).await.unwrap();
     let job = stage.job(&choice, Intent::Run).await;
-    let there = Job { store: connect(&stage.database.url()).await, ..job.clone() };
+    let there = Job { store: connect(&stage.on.database.url()).await, ..job.clone() };
     let run = tokio::spawn(run_job(job));
     stage.wait_for("SELECT count(*) FROM pg_locks WHERE NOT granted").await;
     // What a take-over does, on the row that the blocked batch holds: it waits for the batch to give up.

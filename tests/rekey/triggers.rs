@@ -87,7 +87,7 @@ async fn a_row_that_is_put_back_as_it_was_under_the_update_is_no_undoing() {
     let stage = Stage::new("put_back", 40).await;
     let (old, new) = (stage.old(), stage.static_key("new", &NEW));
     let choice = stage.choice(Format::V1, &[&old], &new);
-    let mut other = stage.pool.begin().await.unwrap();
+    let mut other = stage.on.pool.begin().await.unwrap();
     sqlx::raw_sql(
         "CREATE TEMPORARY TABLE kept ON COMMIT DROP AS SELECT * FROM org_instances; DELETE FROM org_instances; \
          INSERT INTO org_instances SELECT * FROM kept",

@@ -2,11 +2,11 @@
 
 use reseal::{envelope::Format, rekey::Outcome};
 
-use super::stage::{OLD, Stage, Under};
+use super::stage::{Database, OLD, Stage, Under};
 
 const ROWS: usize = 1500;
 
-fn sums(stage: &Stage, report: &reseal::rekey::Report) {
+fn sums<D: Database>(stage: &Stage<D>, report: &reseal::rekey::Report) {
     let cells = i64::try_from(2 * stage.expected.0.len()).unwrap();
     let sealed = i64::try_from(stage.expected.sealed()).unwrap();
     assert_eq!(report.outcome, Outcome::Complete);
@@ -18,7 +18,11 @@ fn sums(stage: &Stage, report: &reseal::rekey::Report) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn static_to_static_and_back() {
-    let stage = Stage::new("v1_v1", ROWS).await;
+    static_to_static_and_back_on(Stage::new("v1_v1", ROWS).await).await;
+    static_to_static_and_back_on(Stage::on_sqlite(ROWS).await).await;
+}
+
+async fn static_to_static_and_back_on<D: Database>(stage: Stage<D>) {
     let (old, new) = (stage.old(), stage.static_key("new", &[0x22; 32]));
     let there = stage.choice(Format::V1, &[&old], &new);
     let report = stage.run(&there).await;
@@ -34,7 +38,11 @@ async fn static_to_static_and_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn static_to_wrapped_and_back() {
-    let stage = Stage::new("v1_v2", ROWS).await;
+    static_to_wrapped_and_back_on(Stage::new("v1_v2", ROWS).await).await;
+    static_to_wrapped_and_back_on(Stage::on_sqlite(ROWS).await).await;
+}
+
+async fn static_to_wrapped_and_back_on<D: Database>(stage: Stage<D>) {
     let (old, keyring) = (stage.old(), stage.keyring("keyring"));
     let new = format!("local-kms:{}", keyring.display());
     let there = stage.choice(Format::V2, &[&old], &new);
@@ -53,7 +61,11 @@ async fn static_to_wrapped_and_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn static_to_bound_to_bound_and_back() {
-    let stage = Stage::new("v1_v3", ROWS).await;
+    static_to_bound_to_bound_and_back_on(Stage::new("v1_v3", ROWS).await).await;
+    static_to_bound_to_bound_and_back_on(Stage::on_sqlite(ROWS).await).await;
+}
+
+async fn static_to_bound_to_bound_and_back_on<D: Database>(stage: Stage<D>) {
     let (old, keyring) = (stage.old(), stage.keyring("keyring"));
     let new = format!("local-kms:{}", keyring.display());
     let there = stage.choice(Format::V3, &[&old], &new);
@@ -78,7 +90,11 @@ async fn static_to_bound_to_bound_and_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrapped_to_bound() {
-    let stage = Stage::new("v2_v3", ROWS).await;
+    wrapped_to_bound_on(Stage::new("v2_v3", ROWS).await).await;
+    wrapped_to_bound_on(Stage::on_sqlite(ROWS).await).await;
+}
+
+async fn wrapped_to_bound_on<D: Database>(stage: Stage<D>) {
     let (old, first, second) = (stage.old(), stage.keyring("first"), stage.keyring("second"));
     let (from, to) = (format!("local-kms:{}", first.display()), format!("local-kms:{}", second.display()));
     sums(&stage, &stage.run(&stage.choice(Format::V2, &[&old], &from)).await);
@@ -90,7 +106,11 @@ async fn wrapped_to_bound() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_is_done_finds_all_current() {
-    let stage = Stage::new("current", 300).await;
+    a_second_run_on(Stage::new("current", 300).await).await;
+    a_second_run_on(Stage::on_sqlite(300).await).await;
+}
+
+async fn a_second_run_on<D: Database>(stage: Stage<D>) {
     let (old, keyring) = (stage.old(), stage.keyring("keyring"));
     let choice = stage.choice(Format::V2, &[&old], &format!("local-kms:{}", keyring.display()));
     let first = stage.run(&choice).await;
