@@ -13,6 +13,7 @@ mod args;
 mod completions;
 mod config;
 mod connect;
+mod drill;
 mod fault;
 mod init;
 mod keygen;
@@ -64,6 +65,7 @@ impl Call {
 /// Every command, in the order of help.
 fn commands() -> Command {
     args::root().subcommands([
+        drill::command(),
         init::command(),
         plan::command(),
         run::command(),
@@ -110,6 +112,7 @@ pub(crate) fn done(call: &Call) -> Exit {
     };
     let answer = runtime.block_on(async {
         match call.name.as_str() {
+            "drill" => drill::run(call).await,
             "init" => init::run(call).await,
             "plan" => plan::run(call).await,
             "run" => run::run(call).await,
