@@ -1,6 +1,6 @@
 //! Bulk re-key of a real table, beside a plain `UPDATE` of the same columns of the same table.
 //!
-//! `cargo bench --bench rekey -- [--rows N] [--rounds N]`. T1 is one `UPDATE` of both columns in one statement, T2 the
+//! `cargo bench --bench rekey -- [--rows N] [--rounds N] [--only-postgres | --only-sqlite]`. T1 is one `UPDATE` of both columns in one statement, T2 the
 //! same split over two connections; neither does any cryptography. Every round measures each of them once, in turn,
 //! on a table made afresh, so that a machine whose speed drifts is the same for all; the ratios are of the medians.
 //! (Criterion, which `benches/seal.rs` uses, measures one thing after the other.)
@@ -23,9 +23,9 @@ use reseal::{
     keyring::{ClearText, kms::local::LocalKms},
     rekey::{self, DataKeyScope, Intent, KeyChoice, Options},
     secret::SecretText,
-    store::{Store, TargetName, postgres::Postgres},
+    store::{Store, TargetName, postgres::Postgres, sqlite::Sqlite},
 };
-use sqlx::{Executor, PgPool};
+use sqlx::{Executor, PgPool, SqlitePool};
 use support::{postgres::TempPostgres, tenants};
 use tokio::sync::watch;
 
@@ -35,6 +35,9 @@ mod support;
 
 const OLD: [u8; 32] = [0x11; 32];
 
+/// Halves a table of random uuids.
+const MIDDLE: &str = "80000000-0000-0000-0000-000000000000";
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let number = |name: &str, default: usize| {
@@ -43,8 +46,45 @@ fn main() {
         value.and_then(|value| value.parse().ok()).unwrap_or(default)
     };
     let (rows, rounds) = (number("--rows", 500_000), number("--rounds", 5));
+    let only =
+        |name: &str| !arguments.iter().any(|argument| argument.starts_with("--only-") && argument != name);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be had");
-    runtime.block_on(postgres(rows, rounds));
+    if only("--only-postgres") {
+        runtime.block_on(postgres(rows, rounds));
+    }
+    if only("--only-sqlite") {
+        runtime.block_on(sqlite(rows, rounds));
+    }
+    println!("\nPeak resident memory of this process: {} MiB", peak_memory_mib());
+}
+
+/// What was measured, round by round.
+#[derive(Default)]
+struct Times(BTreeMap<&'static str, Vec<Duration>>);
+
+impl Times {
+    async fn measure(&mut self, what: &'static str, rows: usize, work: impl Future<Output = ()>) {
+        let (cpu, started) = (own_cpu(), Instant::now());
+        work.await;
+        let elapsed = started.elapsed();
+        let cpu = (own_cpu() - cpu).as_secs_f64() * 1e6 / rows as f64;
+        eprintln!("{what:6} {:.2} s, {cpu:.1} µs of our CPU a row", elapsed.as_secs_f64());
+        self.0.entry(what).or_default().push(elapsed);
+    }
+
+    fn median(&self, what: &str) -> f64 {
+        let mut sorted = self.0[what].clone();
+        sorted.sort();
+        sorted[sorted.len() / 2].as_secs_f64()
+    }
+
+    fn report(&self, rows: usize, order: &[&str]) {
+        println!("| what | seconds | rows/s | × {} |\n|---|---|---|---|", order[0]);
+        for what in order {
+            let (seconds, base) = (self.median(what), self.median(order[0]));
+            println!("| {what} | {seconds:.2} | {:.0} | {:.2} |", rows as f64 / seconds, seconds / base);
+        }
+    }
 }
 
 async fn postgres(rows: usize, rounds: usize) {
@@ -64,41 +104,64 @@ async fn postgres(rows: usize, rounds: usize) {
     let folder = tempfile::tempdir().expect("a folder can be had");
     let keys = Keys::new(folder.path());
 
-    let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-    for round in 1..=rounds {
-        for what in ["T1", "T2", "v1→v3", "v1→v2"] {
+    let mut times = Times::default();
+    for _ in 0..rounds {
+        make_table(&pool).await;
+        times.measure("T1", rows, update(&pool, "true")).await;
+        make_table(&pool).await;
+        let (low, high) = (format!("org_id < '{MIDDLE}'"), format!("org_id >= '{MIDDLE}'"));
+        let halves = async {
+            tokio::join!(update(&pool, &low), update(&pool, &high));
+        };
+        times.measure("T2", rows, halves).await;
+        for (what, format) in [("v1→v3", Format::V3), ("v1→v2", Format::V2)] {
             make_table(&pool).await;
-            let cpu_before = own_cpu();
-            let started = Instant::now();
-            match what {
-                "T1" => update(&pool, "true").await,
-                "T2" => {
-                    let (low, high) = (
-                        "org_id < '80000000-0000-0000-0000-000000000000'",
-                        "org_id >= '80000000-0000-0000-0000-000000000000'",
-                    );
-                    tokio::join!(update(&pool, low), update(&pool, high));
-                }
-                "v1→v3" => rekey_table(Arc::clone(&store), &keys, Format::V3).await,
-                _ => rekey_table(Arc::clone(&store), &keys, Format::V2).await,
-            }
-            let elapsed = started.elapsed();
-            let cpu = (own_cpu() - cpu_before).as_secs_f64() * 1e6 / rows as f64;
-            eprintln!("round {round}: {what:6} {:.2} s, {cpu:.1} µs of our CPU a row", elapsed.as_secs_f64());
-            times.entry(what).or_default().push(elapsed);
+            times.measure(what, rows, rekey_table(Arc::clone(&store) as Arc<dyn Store>, &keys, format)).await;
         }
     }
-    let median = |what: &str| {
-        let mut sorted = times[what].clone();
-        sorted.sort();
-        sorted[sorted.len() / 2].as_secs_f64()
-    };
     println!("\nPostgres, {rows} rows of two columns, median of {rounds}:");
-    println!("| what | seconds | rows/s | × T1 |\n|---|---|---|---|");
-    for what in ["T1", "T2", "v1→v3", "v1→v2"] {
-        let seconds = median(what);
-        println!("| {what} | {seconds:.2} | {:.0} | {:.2} |", rows as f64 / seconds, seconds / median("T1"));
+    times.report(rows, &["T1", "T2", "v1→v3", "v1→v2"]);
+}
+
+async fn sqlite(rows: usize, rounds: usize) {
+    let folder = tempfile::tempdir().expect("a folder can be had");
+    let keys = Keys::new(folder.path());
+    let template = folder.path().join("template.db");
+    let store = Sqlite::create(&template).await.expect("creates");
+    store.migrate().await.expect("migrates");
+    let url = format!("sqlite://{}", template.display());
+    let pool = SqlitePool::connect(&url).await.expect("connects");
+    tenants::Tenants { seed: 1, rows, key: &OLD }.fill_sqlite(&pool).await;
+    pool.execute("PRAGMA wal_checkpoint(TRUNCATE)").await.expect("checkpoints");
+    pool.close().await;
+    drop(store);
+
+    let mut times = Times::default();
+    for _ in 0..rounds {
+        let path = folder.path().join("bench.db");
+        for what in ["UPDATE", "v1→v3", "v1→v2"] {
+            for suffix in ["", "-wal", "-shm"] {
+                drop(std::fs::remove_file(format!("{}{suffix}", path.display())));
+            }
+            std::fs::copy(&template, &path).expect("copies");
+            let store = Arc::new(Sqlite::open(&path).await.expect("opens"));
+            match what {
+                "UPDATE" => {
+                    let pool =
+                        SqlitePool::connect(&format!("sqlite://{}", path.display())).await.expect("connects");
+                    let sql = "UPDATE org_instances SET database_url_encrypted = database_url_encrypted || x'00', \
+                               redis_url_encrypted = redis_url_encrypted || x'00'";
+                    let update = async { drop(pool.execute(sql).await.expect("updates")) };
+                    times.measure(what, rows, update).await;
+                    pool.close().await;
+                }
+                "v1→v3" => times.measure(what, rows, rekey_table(store, &keys, Format::V3)).await,
+                _ => times.measure(what, rows, rekey_table(store, &keys, Format::V2)).await,
+            }
+        }
     }
+    println!("\nSQLite, {rows} rows of two columns, median of {rounds}:");
+    times.report(rows, &["UPDATE", "v1→v3", "v1→v2"]);
 }
 
 struct Keys {
@@ -145,7 +208,7 @@ async fn update(pool: &PgPool, rows: &str) {
     pool.execute(sqlx::AssertSqlSafe(sql)).await.expect("updates");
 }
 
-async fn rekey_table(store: Arc<Postgres>, keys: &Keys, format: Format) {
+async fn rekey_table(store: Arc<dyn Store>, keys: &Keys, format: Format) {
     let name = TargetName {
         logical: None,
         schema: None,
@@ -182,4 +245,11 @@ fn own_cpu() -> Duration {
         .filter_map(|field| field.parse::<u64>().ok())
         .sum();
     Duration::from_millis(ticks * 10)
+}
+
+/// The most memory that this process ever had resident.
+fn peak_memory_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() / 1024
 }
