@@ -1,6 +1,7 @@
 //! The command, killed again and again.
 
 use std::{
+    fs::{self, OpenOptions},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -17,10 +18,13 @@ use crate::support::{oracle, tenants::Holds};
 struct Process(Child);
 
 impl Process {
-    fn start(stage: &Stage, keyring: &Path, arguments: &[&str]) -> Self {
+    /// `old` is the name of a key file, which is there already: another process may be reading it.
+    fn start(stage: &Stage, old: &str, keyring: &Path, arguments: &[&str]) -> Self {
+        let said = stage.folder.path().join("stderr");
+        let said = OpenOptions::new().create(true).append(true).open(said).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_reseal"));
         command
-            .args(["run", "--format", "v2", "--output", "json", "--batch", "25", "--old", &stage.old()])
+            .args(["run", "--format", "v2", "--output", "json", "--batch", "25", "--old", old])
             .arg("--new")
             .arg(format!("local-kms:{}", keyring.display()))
             .args(arguments)
@@ -28,7 +32,7 @@ impl Process {
             .current_dir(stage.folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(Stdio::null());
+            .stderr(said);
         Self(command.spawn().expect("the command is built before its tests"))
     }
 
@@ -48,6 +52,11 @@ impl Drop for Process {
         drop(self.0.kill());
         drop(self.0.wait());
     }
+}
+
+/// What all processes said on standard error.
+fn said(stage: &Stage) -> String {
+    fs::read_to_string(stage.folder.path().join("stderr")).unwrap_or_default()
 }
 
 async fn wait_for_exit(process: &mut Process) -> Option<i32> {
@@ -82,7 +91,7 @@ async fn counted(stage: &Stage) -> (Outcome, i64, i64) {
 async fn killed_at_any_instant_and_started_again_it_completes() {
     const KILLS: usize = 16;
     let mut stage = Stage::new("killed", 5000).await;
-    let keyring = stage.keyring("keyring");
+    let (old, keyring) = (stage.old(), stage.keyring("keyring"));
     let rows: Vec<Uuid> = stage.expected.0.keys().copied().collect();
 
     // A control plane that still has the old key, for as long as there are kills.
@@ -104,15 +113,16 @@ async fn killed_at_any_instant_and_started_again_it_completes() {
         }
     });
     let pace = ["--max-rows-per-second", "500", "--workers", "2"];
-    let mut processes = [Process::start(&stage, &keyring, &pace), Process::start(&stage, &keyring, &pace)];
+    let mut processes =
+        [Process::start(&stage, &old, &keyring, &pace), Process::start(&stage, &old, &keyring, &pace)];
     stage.wait_for("SELECT count(*) FROM reseal_runs").await;
     let mut before = 0;
     for kill in 0..KILLS {
         tokio::time::sleep(Duration::from_millis(rand::random_range(150..500))).await;
         let one = &mut processes[kill % 2];
-        assert_eq!(one.ended(), None, "it was still at work");
+        assert_eq!(one.ended(), None, "it was still at work: {}", said(&stage));
         one.signal(Signal::KILL);
-        *one = Process::start(&stage, &keyring, &pace);
+        *one = Process::start(&stage, &old, &keyring, &pace);
         stage.execute(EXPIRE).await;
         let total = stage.number("SELECT sum(total)::bigint FROM reseal_shards").await;
         assert!(total >= before, "what was counted stays counted");
@@ -127,13 +137,13 @@ async fn killed_at_any_instant_and_started_again_it_completes() {
     assert_eq!(stage.differences_under_any(&either).await, [""; 0]);
 
     stage.execute(EXPIRE).await;
-    let mut last = Process::start(&stage, &keyring, &[]);
-    assert_eq!(wait_for_exit(&mut last).await, Some(0));
+    let mut last = Process::start(&stage, &old, &keyring, &[]);
+    assert_eq!(wait_for_exit(&mut last).await, Some(0), "{}", said(&stage));
     let (outcome, scanned, total) = counted(&stage).await;
     assert_eq!((outcome, scanned), (Outcome::Complete, 5000));
     assert!(total >= 10_000, "each cell, and once more those that were written behind the cursor: {total}");
     assert_eq!(stage.differences(Under::Wrapped(&keyring)).await, [""; 0]);
-    let choice = stage.choice(Format::V2, &[&stage.old()], &format!("local-kms:{}", keyring.display()));
+    let choice = stage.choice(Format::V2, &[&old], &format!("local-kms:{}", keyring.display()));
     assert!(stage.verify(&choice).await.passed());
 }
 
@@ -141,15 +151,15 @@ async fn killed_at_any_instant_and_started_again_it_completes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_slept_through_its_lease_writes_nothing() {
     let stage = Stage::new("slept", 2000).await;
-    let keyring = stage.keyring("keyring");
+    let (old, keyring) = (stage.old(), stage.keyring("keyring"));
     let pace = ["--max-rows-per-second", "400", "--workers", "1"];
-    let mut sleeper = Process::start(&stage, &keyring, &pace);
+    let mut sleeper = Process::start(&stage, &old, &keyring, &pace);
     stage.wait_for("SELECT coalesce(sum(scanned), 0)::bigint FROM reseal_shards").await;
     sleeper.signal(Signal::STOP);
     // The server ends a transaction that sleeps, within its 5 s.
     stage.execute(EXPIRE).await;
-    let mut other = Process::start(&stage, &keyring, &[]);
-    assert_eq!(wait_for_exit(&mut other).await, Some(0));
+    let mut other = Process::start(&stage, &old, &keyring, &[]);
+    assert_eq!(wait_for_exit(&mut other).await, Some(0), "{}", said(&stage));
     let done = counted(&stage).await;
     assert_eq!(done, (Outcome::Complete, 2000, 4000));
     assert_eq!(stage.differences(Under::Wrapped(&keyring)).await, [""; 0]);
