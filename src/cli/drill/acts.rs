@@ -155,7 +155,8 @@ impl Drill<'_> {
         let (rate, batch, new) = (rate.to_string(), batch.to_string(), self.new.clone());
         let slowly = ["--max-rows-per-second", rate.as_str(), "--batch", batch.as_str()];
         let can_be_killed = self.rows >= SMALLEST_TO_KILL;
-        let words = [&["run"], &self.keys(&new)[..], if can_be_killed { &slowly } else { &[] }].concat();
+        let pace = if can_be_killed { &slowly[..] } else { &[] };
+        let words = [&["run"], &self.keys(&new)[..], pace].concat();
         self.story.typed(&words);
         let before = self.plane.lock().await.writes();
         let mut running = self.program.start(&[&words[..], &["--output", "json"]].concat())?;
