@@ -118,6 +118,14 @@ impl Ended {
             Fault::failed(format!("the answer of reseal {} has no number {pointer}", self.command))
         })
     }
+
+    /// The sum of an object of numbers.
+    pub(super) fn sum(&self, pointer: &str) -> Result<i64, Fault> {
+        let object = self.answer.pointer(pointer).and_then(Value::as_object).ok_or_else(|| {
+            Fault::failed(format!("the answer of reseal {} has no object {pointer}", self.command))
+        })?;
+        Ok(object.values().filter_map(Value::as_i64).sum())
+    }
 }
 
 fn not_run(error: &io::Error) -> Fault {
