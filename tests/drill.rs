@@ -82,8 +82,7 @@ fn every_format_is_killed_and_loses_nothing() {
         drilled.left_nothing();
         let (read, rows) = drilled.killed_at().expect("it was killed");
         assert!(5 * read >= 2 * rows && read < rows, "{format}: {read} of {rows}");
-        assert!(drilled.out.contains(&format!("It went on at row {read}: ")), "{}", drilled.out);
-        assert!(drilled.out.contains(" in the first sweep.\n"), "{}", drilled.out);
+        assert!(drilled.out.contains(&format!("It went on at row {read}; ")), "{}", drilled.out);
     }
 }
 

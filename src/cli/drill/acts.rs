@@ -113,8 +113,8 @@ struct Drill<'a> {
 impl Drill<'_> {
     async fn play(&mut self, started: Instant) -> Result<(), Fault> {
         self.look().await?;
-        self.kill().await?;
-        self.resume().await?;
+        let killed_at = self.kill().await?;
+        self.resume(killed_at).await?;
         let (rows, values) = self.prove().await?;
         self.story.held(format_args!(
             "Nothing was lost: {} tenants, {} values, {}.",
@@ -148,8 +148,8 @@ impl Drill<'_> {
         Ok(())
     }
 
-    /// The run, killed on its way; then every value, at that moment.
-    async fn kill(&mut self) -> Result<(), Fault> {
+    /// The run, killed on its way; then every value, at that moment. Gives the rows that were read by then.
+    async fn kill(&mut self) -> Result<Option<i64>, Fault> {
         self.story.act("kill -9");
         let (rate, batch) = ((self.rows / FIRST_SWEEP).max(1), (self.rows / BATCHES).clamp(1, 1000));
         let (rate, batch, new) = (rate.to_string(), batch.to_string(), self.new.clone());
@@ -190,16 +190,15 @@ impl Drill<'_> {
         self.story.say(format_args!("and every one of them is what the ledger says. 0 lost."));
         plane.end_leases().await?;
         plane.adopt(Arc::clone(&job.sealer));
-        Ok(())
+        Ok(killed.then_some(read))
     }
 
-    async fn resume(&mut self) -> Result<(), Fault> {
+    async fn resume(&mut self, killed_at: Option<i64>) -> Result<(), Fault> {
         self.story.act("The same command again");
         self.story
             .say(format_args!("The control plane is told of the new key, and writes under it from here on."));
         self.story
             .say(format_args!("The dead worker's lease would last up to 20 s; the drill cuts it short."));
-        let from = self.progress().await?.map_or(0, |(read, _)| read);
         let new = self.new.clone();
         let words = [&["run"], &self.keys(&new)[..]].concat();
         self.story.typed(&words);
@@ -207,11 +206,14 @@ impl Drill<'_> {
         self.follow(&mut running, |_, _| false).await?;
         let run = running.end()?.exits(&[0])?;
         let sweeps = self.store.latest_run(TABLE).await?.map_or(0, |run| run.sweep);
-        self.story.say(format_args!(
-            "It went on at row {}; both processes together read {} rows in the first sweep.",
-            commas(from),
-            commas(run.number("/rows/scanned")?)
-        ));
+        let scanned = commas(run.number("/rows/scanned")?);
+        match killed_at {
+            Some(row) => self.story.say(format_args!(
+                "It went on at row {}; both processes together read {scanned} rows in the first sweep.",
+                commas(row)
+            )),
+            None => self.story.say(format_args!("A new run read {scanned} rows in its first sweep.")),
+        }
         self.story.say(format_args!(
             "{} sweeps, until one found nothing: {} values re-keyed, {} quarantined.",
             commas(sweeps),
