@@ -1,6 +1,7 @@
 //! Bulk re-key of a real table, beside a plain `UPDATE` of the same columns of the same table.
 //!
-//! `cargo bench --bench rekey -- [--rows N] [--rounds N] [--only-postgres | --only-sqlite]`. T1 is one `UPDATE` of both columns in one statement, T2 the
+//! `cargo bench --bench rekey -- [--rows N] [--rounds N] [--only-postgres | --only-sqlite] [--workers N]
+//! [--batch N]`. T1 is one `UPDATE` of both columns in one statement, T2 the
 //! same split over two connections; neither does any cryptography. Every round measures each of them once, in turn,
 //! on a table made afresh, so that a machine whose speed drifts is the same for all; the ratios are of the medians.
 //! (Criterion, which `benches/seal.rs` uses, measures one thing after the other.)
@@ -46,14 +47,17 @@ fn main() {
         value.and_then(|value| value.parse().ok()).unwrap_or(default)
     };
     let (rows, rounds) = (number("--rows", 500_000), number("--rounds", 5));
+    let defaults = Options::default();
+    let (workers, batch) = (number("--workers", defaults.workers), number("--batch", defaults.batch));
+    let options = Options { workers, batch, ..defaults };
     let only =
         |name: &str| !arguments.iter().any(|argument| argument.starts_with("--only-") && argument != name);
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be had");
     if only("--only-postgres") {
-        runtime.block_on(postgres(rows, rounds));
+        runtime.block_on(postgres(rows, rounds, &options));
     }
     if only("--only-sqlite") {
-        runtime.block_on(sqlite(rows, rounds));
+        runtime.block_on(sqlite(rows, rounds, &options));
     }
     println!("\nPeak resident memory of this process: {} MiB", peak_memory_mib());
 }
@@ -87,7 +91,7 @@ impl Times {
     }
 }
 
-async fn postgres(rows: usize, rounds: usize) {
+async fn postgres(rows: usize, rounds: usize, options: &Options) {
     let cluster = TempPostgres::start_with(&[
         "shared_buffers = '1GB'",
         "max_wal_size = '8GB'",
@@ -116,14 +120,20 @@ async fn postgres(rows: usize, rounds: usize) {
         times.measure("T2", rows, halves).await;
         for (what, format) in [("v1→v3", Format::V3), ("v1→v2", Format::V2)] {
             make_table(&pool).await;
-            times.measure(what, rows, rekey_table(Arc::clone(&store) as Arc<dyn Store>, &keys, format)).await;
+            times
+                .measure(
+                    what,
+                    rows,
+                    rekey_table(Arc::clone(&store) as Arc<dyn Store>, &keys, format, options),
+                )
+                .await;
         }
     }
     println!("\nPostgres, {rows} rows of two columns, median of {rounds}:");
     times.report(rows, &["T1", "T2", "v1→v3", "v1→v2"]);
 }
 
-async fn sqlite(rows: usize, rounds: usize) {
+async fn sqlite(rows: usize, rounds: usize, options: &Options) {
     let folder = tempfile::tempdir().expect("a folder can be had");
     let keys = Keys::new(folder.path());
     let template = folder.path().join("template.db");
@@ -157,8 +167,8 @@ async fn sqlite(rows: usize, rounds: usize) {
                     times.measure(what, rows, update).await;
                     pool.close().await;
                 }
-                "v1→v3" => times.measure(what, rows, rekey_table(store, &keys, Format::V3)).await,
-                _ => times.measure(what, rows, rekey_table(store, &keys, Format::V2)).await,
+                "v1→v3" => times.measure(what, rows, rekey_table(store, &keys, Format::V3, options)).await,
+                _ => times.measure(what, rows, rekey_table(store, &keys, Format::V2, options)).await,
             }
         }
     }
@@ -210,7 +220,7 @@ async fn update(pool: &PgPool, rows: &str) {
     pool.execute(sqlx::AssertSqlSafe(sql)).await.expect("updates");
 }
 
-async fn rekey_table(store: Arc<dyn Store>, keys: &Keys, format: Format) {
+async fn rekey_table(store: Arc<dyn Store>, keys: &Keys, format: Format, options: &Options) {
     let name = TargetName {
         logical: None,
         schema: None,
@@ -227,8 +237,7 @@ async fn rekey_table(store: Arc<dyn Store>, keys: &Keys, format: Format) {
         new_data_key: false,
         clear_text: ClearText::Quarantine,
     };
-    let job =
-        rekey::prepare(store, target, &choice, Options::default(), Intent::Run).await.expect("prepares");
+    let job = rekey::prepare(store, target, &choice, options.clone(), Intent::Run).await.expect("prepares");
     let (_stop, signal) = rekey::stop_signal();
     let report = rekey::run(job, signal, watch::Sender::default()).await.expect("runs");
     assert_eq!(report.outcome, rekey::Outcome::Complete);

@@ -81,9 +81,9 @@ impl Fault {
             // The exit code says what is wrong even when nobody reads this.
             drop(stdio::answer(format!("{}\n", Value::Object(document)).as_bytes()));
         }
-        stdio::note(format_args!("error: {}", self.what));
+        stdio::note(format_args!("error: {}", stdio::shown(&self.what)));
         for hint in &self.hints {
-            stdio::note(format_args!("hint: {hint}"));
+            stdio::note(format_args!("hint: {}", stdio::shown(hint)));
         }
         self.exit
     }

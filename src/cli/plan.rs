@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     Answer, Call, Exit, Fault, args, connect, meant, report,
-    stdio::{commas, duration},
+    stdio::{commas, duration, shown},
 };
 
 /// What AWS asks for 10,000 calls, in dollars.
@@ -186,6 +186,7 @@ fn census_in_words(job: &Job, census: &Census) -> String {
     lines.push((census.current, "of these are where they are to end already".to_owned()));
     text += &report::counts(&lines);
     for (row, column, reason) in &census.examples {
+        let row = shown(row);
         text += &format!("  for example row {row}, column {column}: {reason}\n");
     }
     text

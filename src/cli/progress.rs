@@ -45,7 +45,7 @@ pub(super) async fn show(store: Arc<dyn Store>, mut status: watch::Receiver<Stat
         // While the database is in trouble its reason is all there is to show.
         let Some(seen) = look(store.as_ref(), &now, &mut pace).await.ok().flatten() else {
             if let (Some(bar), Some(waiting)) = (&bar, now.waiting) {
-                bar.set_message(format!("waiting: {waiting}"));
+                bar.set_message(format!("waiting: {}", stdio::shown(&waiting)));
             }
             continue;
         };
@@ -98,7 +98,7 @@ async fn look(store: &dyn Store, now: &Status, pace: &mut Pace) -> Result<Option
         quarantined: all.quarantined,
         conflicts: all.conflicts,
         rows_per_second: pace.rate(all.scanned),
-        waiting: now.waiting.clone(),
+        waiting: now.waiting.as_deref().map(stdio::shown),
     }))
 }
 

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     Answer, Call, Exit, Fault, args, connect, meant, report,
-    stdio::{commas, time},
+    stdio::{commas, shown, time},
 };
 
 /// Records read in one step.
@@ -42,7 +42,7 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Fault> {
     let mut human = format!("{target}: {} values in quarantine.\n", records.len());
     let width = |of: fn(&Quarantined) -> usize| records.iter().map(of).max().unwrap_or_default();
     let (rows, columns, reasons) = (
-        width(|record| record.row_key.len()),
+        width(|record| shown(&record.row_key).chars().count()),
         width(|record| record.column.len()),
         width(|record| record.reason.len()),
     );
@@ -55,7 +55,7 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Fault> {
     for record in &records {
         human += &format!(
             "{:rows$}  {:columns$}  {:reasons$}  {}  {}  {}\n",
-            record.row_key,
+            shown(&record.row_key),
             record.column,
             record.reason,
             time(record.first_seen_ms),

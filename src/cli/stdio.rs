@@ -19,6 +19,22 @@ pub(super) fn note(line: fmt::Arguments<'_>) {
     drop(writeln!(io::stderr().lock(), "{line}"));
 }
 
+/// Text as it may be put on a terminal: control characters, and those that turn the direction of writing, are
+/// escaped. Keys of rows and messages of a database are not ours, and must not steer the operator's screen.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.extend(char.escape_unicode());
+            }
+            char if char.is_control() => shown.extend(char.escape_default()),
+            char => shown.push(char),
+        }
+    }
+    shown
+}
+
 /// Reads standard input to its end, into memory that is wiped and never moved; `None` if it holds more than `limit`.
 pub(super) fn read(limit: usize) -> io::Result<Option<Plaintext>> {
     let mut content = Plaintext::new();
@@ -90,6 +106,12 @@ mod tests {
         assert_eq!(time(951_782_400_000), "2000-02-29T00:00:00Z");
         assert_eq!(time(1_795_305_694_000), "2026-11-22T00:01:34Z");
         assert_eq!(time(-1), "1969-12-31T23:59:59Z");
+    }
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(shown("acme \u{1b}[2J\r\nok\u{202e}"), "acme \\u{1b}[2J\\r\\nok\\u{202e}");
+        assert_eq!(shown("größe 日本"), "größe 日本");
     }
 
     #[test]

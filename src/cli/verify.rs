@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Answer, Call, Exit, Fault, args, connect, meant,
     report::{self, Report},
-    stdio::commas,
+    stdio::{commas, shown},
 };
 
 pub(super) fn command() -> Command {
@@ -88,7 +88,8 @@ fn human(job: &rekey::Job, verified: &Verified, report: &Report<'_>) -> String {
         (verified.expected, "in all, by the count of rows in the same snapshot"),
     ]);
     for failure in &verified.failures {
-        text += &format!("  failed: row {}, column {}: {}\n", failure.row, failure.column, failure.reason);
+        let row = shown(&failure.row);
+        text += &format!("  failed: row {row}, column {}: {}\n", failure.column, failure.reason);
     }
     let shown = i64::try_from(verified.failures.len()).unwrap_or(i64::MAX);
     if verified.failed > shown {
