@@ -2,6 +2,7 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+pub use super::static_key::StaticSource;
 use super::{
     kms::aws::AwsKeyName,
     static_key::{self, KeyTextForm},
@@ -17,15 +18,6 @@ pub enum KeySpec {
     Kms(KmsSpec),
     /// `data-key:HEX32`: a v3 data key of the registry, by its 16-byte id.
     DataKey(KeyId),
-}
-
-/// Where a static key is kept.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum StaticSource {
-    /// `static:env:NAME`: an environment variable.
-    Env(String),
-    /// `static:file:PATH`: a file that only its owner may read.
-    File(PathBuf),
 }
 
 /// Which key of which key management service.
@@ -92,15 +84,6 @@ impl fmt::Display for KeySpec {
             Self::Static(source) => source.fmt(f),
             Self::Kms(kms) => kms.fmt(f),
             Self::DataKey(id) => write!(f, "data-key:{id}"),
-        }
-    }
-}
-
-impl fmt::Display for StaticSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Env(name) => write!(f, "static:env:{name}"),
-            Self::File(path) => write!(f, "static:file:{}", path.display()),
         }
     }
 }

@@ -6,7 +6,12 @@
 //! is not stripped, for a reader that does not strip it would see another key; only the newline that editors put
 //! at the end of a file is passed over, and only after hex and base64, where it can't be part of the key.
 
-use std::{env, ffi::OsString, path::Path};
+use std::{
+    env,
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use rand::{
@@ -15,14 +20,29 @@ use rand::{
 };
 use zeroize::Zeroizing;
 
-use super::{
-    private_file::{self, PrivateFileError},
-    spec::StaticSource,
-};
+use super::private_file::{self, PrivateFileError};
 use crate::secret::{KEY_LEN, SecretText, StaticKey};
 
 /// The longest key file that is read, in bytes. Key text has at most 64; the rest is room to tell what is wrong.
 const FILE_LIMIT: usize = 4096;
+
+/// Where a static key is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum StaticSource {
+    /// `static:env:NAME`: an environment variable.
+    Env(String),
+    /// `static:file:PATH`: a file that only its owner may read.
+    File(PathBuf),
+}
+
+impl fmt::Display for StaticSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "static:env:{name}"),
+            Self::File(path) => write!(f, "static:file:{}", path.display()),
+        }
+    }
+}
 
 /// How the text of a static key is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

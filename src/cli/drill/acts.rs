@@ -17,7 +17,7 @@ use tokio::{sync::Mutex, time::sleep};
 use super::{
     Folder,
     control_plane::{ControlPlane, keep_writing},
-    program::{POLL, Program, Running},
+    program::{DATABASE, POLL, Program, Running},
     story::Story,
     tenants::{COLUMNS, TABLE},
 };
@@ -29,8 +29,7 @@ use crate::{
     config::quote,
 };
 
-/// The files in the drill's folder.
-pub(super) const DATABASE: &str = "tenants.db";
+/// The files in the drill's folder, beside the database.
 const OLD_KEY: &str = "old.key";
 const NEW_KEY: &str = "new.key";
 const KEYRING: &str = "keyring.json";

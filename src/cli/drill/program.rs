@@ -13,6 +13,9 @@ use tokio::time::sleep;
 
 use crate::cli::Fault;
 
+/// The database, in the drill's folder.
+pub(super) const DATABASE: &str = "tenants.db";
+
 /// How often a process is asked whether it has ended.
 pub(super) const POLL: Duration = Duration::from_millis(5);
 
@@ -34,7 +37,7 @@ impl Program {
             .args(words)
             .current_dir(&self.folder)
             .env_clear()
-            .env("DATABASE_URL", format!("sqlite://{}", super::acts::DATABASE))
+            .env("DATABASE_URL", format!("sqlite://{}", DATABASE))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
