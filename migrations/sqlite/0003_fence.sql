@@ -2,7 +2,7 @@
 CREATE TABLE reseal_fences (
     target      text PRIMARY KEY REFERENCES reseal_targets (name),
     mode        text NOT NULL CHECK (mode IN ('observe', 'enforce')),
-    rule        text NOT NULL,          -- what a write must be: 'v2', or 'v3' and a data key's id
+    rule        text NOT NULL,          -- what a write must be: 'v2', or 'v3 under data-key:' and its id
     objects     text NOT NULL,          -- JSON: its triggers, as the schema showed them when they were made
     since       integer NOT NULL DEFAULT (CAST(unixepoch('subsec') * 1000 AS integer))
 );

@@ -13,6 +13,7 @@ use ulid::Ulid;
 
 use super::{
     Job, Outcome, RekeyError, Report, Status, Stop, StopSignal,
+    fence::require_passable,
     pipeline::{End, Workshop, work},
     resealer::count,
     retry::patiently,
@@ -125,6 +126,7 @@ async fn open(job: &Arc<Job>, status: &watch::Sender<Status>) -> Result<RunRow, 
             hint: "reseal init".to_owned(),
         });
     }
+    require_passable(job, patiently(status, || store.fence(&job.target.name)).await?)?;
     let keys = serde_json::to_string(&job.keys).expect("names and ids are valid JSON");
     let run = match patiently(status, || store.open_run(&job.target.name)).await? {
         Some(run) => run,

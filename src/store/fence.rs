@@ -36,7 +36,7 @@ impl FromStr for FenceMode {
     }
 }
 
-/// What a written value must be, as far as its bytes can show without a key.
+/// What a written value must be, as far as its bytes can show without a key. [`FromStr`] reads what `Display` writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceRule {
     /// Of v2's structure, under whatever KMS key. About one v1 value in 140,000 is too, by chance.
@@ -49,7 +49,7 @@ impl fmt::Display for FenceRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Wrapped => f.write_str("v2"),
-            Self::Bound(key_id) => write!(f, "v3 {key_id}"),
+            Self::Bound(key_id) => write!(f, "v3 under data-key:{key_id}"),
         }
     }
 }
@@ -58,10 +58,10 @@ impl FromStr for FenceRule {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        match text.split_once(' ') {
+        match text.strip_prefix("v3 under data-key:") {
+            Some(key_id) => key_id.parse().map(Self::Bound).map_err(|_| ()),
             None if text == "v2" => Ok(Self::Wrapped),
-            Some(("v3", key_id)) => key_id.parse().map(Self::Bound).map_err(|_| ()),
-            _ => Err(()),
+            None => Err(()),
         }
     }
 }
@@ -161,12 +161,8 @@ pub(super) fn stem(target: &str) -> String {
 
 /// What the writer's developer is told: the message, and the hint.
 pub(super) fn refusal(target: &str, column: &str, rule: FenceRule) -> (String, String) {
-    let demand = match rule {
-        FenceRule::Wrapped => "values of format v2".to_owned(),
-        FenceRule::Bound(key_id) => format!("v3 values under data-key:{key_id}"),
-    };
     (
-        format!("the reseal fence refuses this write: {target}.{column} takes only {demand}"),
+        format!("the reseal fence refuses this write: {target}.{column} takes only {rule}"),
         "the program that writes still has an old key or format: give it the new one and restart it; \
          reseal fence status says more"
             .to_owned(),
