@@ -89,7 +89,10 @@ pub async fn raise_fence(
         && serde_json::from_str::<RunKeys>(&run.keys).is_ok_and(|keys| !admits(rule, &keys))
     {
         return Err(RekeyError::Refused {
-            what: format!("run {} of {} is open to another key: the fence would stop it", run.run_id, run.target),
+            what: format!(
+                "run {} of {} is open to another key: the fence would stop it",
+                run.run_id, run.target
+            ),
             hint: "finish it first: reseal status".to_owned(),
         });
     }

@@ -24,8 +24,9 @@ macro_rules! prelude {
         use super::$store;
         use $crate::store::{
             AuditEvent, AuditHead, AuditLog, AuditRecord, Blocker, Checkpoint, Claim, DataKeyState, Fence,
-            FenceMode, FenceRule, Fences, KeyKind, KeyRange, Lease, NewRun, Quarantine, Quarantined, Registry, RowKey, RunRow, RunState, Runs, Shards,
-            StaleWrites, StoreError, Tally, Target, WrappedDataKey,
+            FenceMode, FenceRule, Fences, KeyKind, KeyRange, Lease, NewRun, Quarantine, Quarantined,
+            Registry, RowKey, RunRow, RunState, Runs, Shards, StaleWrites, StoreError, Tally, Target,
+            WrappedDataKey,
         };
 
         type Db = sqlx::$database;
