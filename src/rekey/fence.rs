@@ -96,7 +96,11 @@ pub async fn raise_fence(
             hint: "finish it first: reseal status".to_owned(),
         });
     }
-    let raise = || store.raise_fence(target, mode, rule);
+    let raise = async || {
+        // In a transaction of its own: who is in the way is asked of a target that is registered.
+        store.register(target).await?;
+        store.raise_fence(target, mode, rule).await
+    };
     Ok(patiently(store, &target.name, Takes::WriteLock, patience, raise, waiting).await?)
 }
 
@@ -110,7 +114,7 @@ pub async fn lower_fence(
     patience: Duration,
     waiting: impl FnMut(&[Blocker]),
 ) -> Result<Option<Fence>, RekeyError> {
-    let lower = || store.lower_fence(target);
+    let lower = async || store.lower_fence(target).await;
     Ok(patiently(store, target, Takes::EveryLock, patience, lower, waiting).await?)
 }
 
@@ -148,12 +152,12 @@ enum Takes {
     EveryLock,
 }
 
-async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+async fn patiently<T>(
     store: &dyn Store,
     target: &str,
     takes: Takes,
     patience: Duration,
-    attempt: impl Fn() -> F,
+    attempt: impl AsyncFn() -> Result<T, StoreError>,
     mut waiting: impl FnMut(&[Blocker]),
 ) -> Result<T, StoreError> {
     let (started, mut pause) = (Instant::now(), PAUSE);
