@@ -10,4 +10,5 @@ mod stage;
 mod tables;
 mod takeover;
 mod triggers;
+mod walk;
 mod ways;
