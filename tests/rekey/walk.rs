@@ -23,6 +23,7 @@ use futures_util::{StreamExt, stream};
 use reseal::{
     envelope::Format,
     rekey::{Hook, Moment, Step},
+    store::AuditHead,
 };
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
@@ -240,6 +241,16 @@ impl Ground {
         let keys = IndependentKeys::load(store.as_ref(), &stored, &under).await;
         let differences = expected.differences(&stored, |cell, value| keys.open(&under, cell, value));
         assert_eq!(differences, [""; 0], "{what:?}");
+
+        let mut head = AuditHead::START;
+        for record in store.audit_page(0, 1000).await.unwrap() {
+            assert_eq!(
+                (record.seq, record.hash),
+                (head.seq + 1, record.expected_hash(&head.hash)),
+                "{what:?}"
+            );
+            head = AuditHead { seq: record.seq, hash: record.hash };
+        }
 
         let number = async |query| pool.number(query).await;
         let open = "SELECT count(*) FROM reseal_runs WHERE state NOT IN ('complete', 'quarantined')";
