@@ -5,6 +5,7 @@
     reason = "clippy's exemption for tests stops at the helpers of a #[test] function"
 )]
 
+mod chaos;
 mod cli;
 mod drill;
 mod formats;

@@ -2,7 +2,7 @@
 //! every plaintext is what it was.
 //!
 //! The work is all that an operator has to do: a part of a run, the rest of it, the quarantined values again, a
-//! verify. Laps of it that nobody dies in tell how often each step is taken. Then a process of its own dies at the
+//! verify. A lap of it that nobody dies in tells how often each step is taken. Then a process of its own dies at the
 //! first such time, and at one in the middle: by SIGKILL and by its own hand, so that it is that instant and no other.
 
 use std::{
@@ -102,15 +102,13 @@ struct Death {
 #[expect(clippy::print_stdout, reason = "its counts are worth a look: CONTRIBUTING.md says how")]
 async fn walk(ground: Ground, elsewhere: &[Step]) {
     let started = Instant::now();
-    let laps = Way::ALL.map(|way| ground.lap(way));
     let mut deaths = BTreeSet::new();
-    for (way, times) in futures_util::future::join_all(laps).await {
-        for ((step, moment), times) in times {
-            if Way::to(step) == way {
-                deaths.insert(Death { step, moment, time: 1 });
-                deaths.insert(Death { step, moment, time: times.div_ceil(2) });
-            }
-        }
+    for ((step, moment), times) in ground.lap().await {
+        deaths.insert(Death { step, moment, time: 1 });
+        deaths.insert(Death { step, moment, time: times.div_ceil(2) });
+    }
+    for step in Step::ALL.iter().copied().filter(|&step| Way::to(step) != Way::Plain) {
+        deaths.extend([Moment::Before, Moment::After].map(|moment| Death { step, moment, time: 1 }));
     }
     for &step in Step::ALL {
         let met = [Moment::Before, Moment::After]
@@ -119,6 +117,9 @@ async fn walk(ground: Ground, elsewhere: &[Step]) {
     }
 
     let kills = deaths.len();
+    let mut deaths = Vec::from_iter(deaths);
+    // What has to be waited for first, beside all the others.
+    deaths.sort_by_key(|death| Way::to(death.step) == Way::Plain);
     let conflicts: i64 = stream::iter(deaths)
         .map(|death| ground.die(death))
         .buffer_unordered(AT_ONCE)
@@ -195,18 +196,18 @@ impl Ground {
     }
 
     /// A lap that nobody dies in: how often each step was taken.
-    async fn lap(&self, way: Way) -> (Way, BTreeMap<(Step, Moment), u32>) {
+    async fn lap(&self) -> BTreeMap<(Step, Moment), u32> {
         let copy = self.copy().await;
-        let obstacles = Arc::new(Obstacles::new(&copy.road, way));
+        let obstacles = Arc::new(Obstacles::new(&copy.road, Way::Plain));
         let hook = Hook::new({
             let obstacles = Arc::clone(&obstacles);
             move |step, moment| {
                 obstacles.meet(step, moment);
             }
         });
-        copy.road.travel(hook, way).await;
-        self.check(&copy, way).await;
-        (way, obstacles.met())
+        copy.road.travel(hook, Way::Plain).await;
+        self.check(&copy, "nobody died").await;
+        obstacles.met()
     }
 
     /// One death, and what comes after it; gives the conflicts that were met.

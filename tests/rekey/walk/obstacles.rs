@@ -22,8 +22,6 @@ pub(super) enum Way {
 }
 
 impl Way {
-    pub(super) const ALL: [Self; 3] = [Self::Plain, Self::Paced, Self::Locked];
-
     /// The one that leads to this step.
     pub(super) fn to(step: Step) -> Self {
         match step {
@@ -37,7 +35,7 @@ impl Way {
 /// The obstacles of one lap, and how often each step was met.
 pub(super) struct Obstacles {
     road: Road,
-    pub(super) way: Way,
+    way: Way,
     met: Mutex<BTreeMap<(Step, Moment), u32>>,
     lock: Mutex<Option<Lock>>,
 }
