@@ -13,7 +13,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use self::{
-    processes::{Ended, Process, Site},
+    processes::{Ended, Site},
     world::{World, Writer},
 };
 use crate::support::{
@@ -43,7 +43,6 @@ struct Toll {
     resumes: u32,
 }
 
-#[expect(clippy::print_stdout, reason = "its counts are worth a look: CONTRIBUTING.md says how")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_happens_every_cell_holds_what_was_last_written_to_it() {
     let seed: u64 = from_environment("RESEAL_CHAOS_SEED").unwrap_or_else(rand::random);
