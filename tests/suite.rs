@@ -8,6 +8,7 @@
 mod chaos;
 mod cli;
 mod drill;
+mod fence;
 mod formats;
 mod key_text;
 mod kms;

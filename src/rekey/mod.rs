@@ -17,6 +17,7 @@ use crate::{
 
 mod census;
 mod engine;
+mod fence;
 mod pipeline;
 mod prepare;
 mod progress;
@@ -29,6 +30,7 @@ mod verify;
 
 pub use census::{Census, census};
 pub use engine::run;
+pub use fence::{fence_rule, lower_fence, raise_fence};
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};

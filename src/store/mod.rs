@@ -11,6 +11,7 @@ use async_trait::async_trait;
 mod cells;
 mod control;
 mod error;
+mod fence;
 pub mod postgres;
 mod run;
 mod schema;
@@ -19,12 +20,14 @@ pub mod sqlite;
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use control::{
     audit::{AuditEvent, AuditHead, AuditLog, AuditRecord},
+    fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
     runs::Runs,
     shards::Shards,
 };
 pub use error::StoreError;
+pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,
@@ -50,7 +53,7 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
 /// again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Debug + Send + Sync {
+pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Fences + Debug + Send + Sync {
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.
