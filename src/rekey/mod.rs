@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod census;
+mod elsewhere;
 mod engine;
 mod pipeline;
 mod prepare;
@@ -27,6 +28,7 @@ mod throttle;
 mod verify;
 
 pub use census::{Census, census};
+pub use elsewhere::{Elsewhere, Holder, holders};
 pub use engine::run;
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};

@@ -15,6 +15,7 @@ pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use error::StoreError;
@@ -23,6 +24,7 @@ pub use run::{
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +45,7 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
 /// again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Debug + Send + Sync {
+pub trait Store: Survey + Debug + Send + Sync {
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.

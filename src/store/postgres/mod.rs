@@ -15,6 +15,7 @@ use super::{
 mod connect;
 mod inspect;
 mod migrate;
+mod survey;
 mod swap;
 mod table;
 

@@ -24,6 +24,7 @@ use super::{
 mod inspect;
 mod migrate;
 mod pack;
+mod survey;
 mod swap;
 mod table;
 
