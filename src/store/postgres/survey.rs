@@ -22,7 +22,7 @@ const OUT_OF_LINE: i64 = 2000;
 #[async_trait]
 impl Survey for Postgres {
     async fn other_columns(&self, target: &Target) -> Result<Vec<OtherColumn>, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_read().await?;
         let sql = "SELECT n.nspname::text, c.relname::text, a.attname::text \
                    FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid \
                    JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_type t ON t.oid = a.atttypid \
