@@ -19,6 +19,7 @@ mod census;
 mod elsewhere;
 mod engine;
 mod pipeline;
+pub mod plan;
 mod prepare;
 mod progress;
 mod quarantine;
