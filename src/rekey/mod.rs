@@ -16,9 +16,11 @@ use crate::{
 };
 
 mod census;
+mod elsewhere;
 mod engine;
 mod fence;
 mod pipeline;
+pub mod plan;
 mod prepare;
 mod progress;
 mod quarantine;
@@ -29,6 +31,7 @@ mod throttle;
 mod verify;
 
 pub use census::{Census, census};
+pub use elsewhere::{Elsewhere, Holder, holders};
 pub use engine::run;
 pub use fence::{fence_rule, lower_fence, raise_fence};
 pub use prepare::{Intent, KeyChoice, prepare};

@@ -170,7 +170,7 @@ impl Ring {
     }
 }
 
-fn refused(spec: &KeySpec, error: &dyn std::error::Error) -> RekeyError {
+pub(super) fn refused(spec: &KeySpec, error: &dyn std::error::Error) -> RekeyError {
     RekeyError::Refused {
         what: format!("{spec}: {error}"),
         hint: "reseal run --help lists the forms of a key".to_owned(),
