@@ -12,6 +12,7 @@ mod fence;
 mod formats;
 mod key_text;
 mod kms;
+mod model;
 mod plan;
 mod rekey;
 mod store_sqlite;

@@ -156,10 +156,11 @@ async fn commit_pages(
     lease: &Lease,
     mut pages: mpsc::Receiver<Result<Resealed, RekeyError>>,
 ) -> Result<End, RekeyError> {
+    let mut lease = lease.clone();
     while let Some(resealed) = pages.recv().await {
         let resealed = resealed?;
         shop.admit(resealed.page.keys.len()).await;
-        match commit_page(shop, lease, &resealed).await? {
+        match commit_page(shop, &mut lease, &resealed).await? {
             Some(end) => return Ok(end),
             None if resealed.page.last => return Ok(End::Done),
             None => {}
@@ -168,8 +169,13 @@ async fn commit_pages(
     Ok(End::Lost(None))
 }
 
-/// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in.
-async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Result<Option<End>, RekeyError> {
+/// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in. The
+/// lease's cursor follows.
+async fn commit_page(
+    shop: &Workshop,
+    lease: &mut Lease,
+    resealed: &Resealed,
+) -> Result<Option<End>, RekeyError> {
     let rows = resealed.page.keys.len();
     let (mut start, mut size, mut tries) = (0, rows, 0);
     loop {
@@ -185,6 +191,7 @@ async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Res
         match committed {
             Ok(Committed::Fenced) => return Ok(Some(End::Lost(None))),
             Ok(Committed::Done(unsettled)) => {
+                *lease = lease.moved_to(resealed.page.keys[chunk.clone()].last());
                 if lease.sweep == 1 {
                     shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }

@@ -124,7 +124,8 @@ pub trait Store:
     ///
     /// # Crash safety
     /// One transaction, which begins with the fence check. If the process dies before this returns, a later
-    /// worker finds either all of it or none of it.
+    /// worker finds either all of it or none of it. A batch that leaves its shard unfinished may be lost with the
+    /// server's memory; the next one under the same lease is refused then, since its cursor is gone too.
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
 
