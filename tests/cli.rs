@@ -4,7 +4,7 @@ mod audit;
 mod fence;
 mod keys;
 mod life;
-mod operator;
+pub(crate) mod operator;
 mod refusals;
 mod settings;
 mod stopping;

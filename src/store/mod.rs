@@ -16,6 +16,7 @@ pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use control::{
@@ -33,6 +34,7 @@ pub use run::{
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +52,12 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 
 /// A database that holds values to re-key, and reseal's own tables beside them.
 ///
-/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
-/// again can help ([`StoreError::is_transient`]).
+/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method
+/// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Fences + Debug + Send + Sync {
+pub trait Store:
+    Registry + Runs + Shards + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+{
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.
@@ -120,7 +124,8 @@ pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Fences + Deb
     ///
     /// # Crash safety
     /// One transaction, which begins with the fence check. If the process dies before this returns, a later
-    /// worker finds either all of it or none of it.
+    /// worker finds either all of it or none of it. A batch that leaves its shard unfinished may be lost with the
+    /// server's memory; the next one under the same lease is refused then, since its cursor is gone too.
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
 
