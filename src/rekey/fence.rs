@@ -96,7 +96,7 @@ pub async fn raise_fence(
             hint: "finish it first: reseal status".to_owned(),
         });
     }
-    let raise = async || {
+    let raise = || async {
         // In a transaction of its own: who is in the way is asked of a target that is registered.
         store.register(target).await?;
         store.raise_fence(target, mode, rule).await
@@ -114,18 +114,18 @@ pub async fn lower_fence(
     patience: Duration,
     waiting: impl FnMut(&[Blocker]),
 ) -> Result<Option<Fence>, RekeyError> {
-    let lower = async || store.lower_fence(target).await;
+    let lower = || store.lower_fence(target);
     Ok(patiently(store, target, Takes::EveryLock, patience, lower, waiting).await?)
 }
 
-/// Refuses a run whose own writes the fence would refuse.
+/// Refuses a job whose writes the fence would refuse.
 pub(super) fn require_passable(job: &Job, fence: Option<Fence>) -> Result<(), RekeyError> {
     match fence {
         Some(fence) if fence.mode == FenceMode::Enforce && !admits(fence.rule, &job.keys) => {
             let (target, RunKeys { format, new, .. }) = (&job.target.name, &job.keys);
             Err(RekeyError::Refused {
                 what: format!(
-                    "the fence of {target} takes only {}: it would refuse what this run writes, {format} under {new}",
+                    "the fence of {target} takes only {}: it would refuse {format} under {new}",
                     fence.rule
                 ),
                 hint: "reseal fence off".to_owned(),
@@ -152,12 +152,12 @@ enum Takes {
     EveryLock,
 }
 
-async fn patiently<T>(
+async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
     store: &dyn Store,
     target: &str,
     takes: Takes,
     patience: Duration,
-    attempt: impl AsyncFn() -> Result<T, StoreError>,
+    attempt: impl Fn() -> F,
     mut waiting: impl FnMut(&[Blocker]),
 ) -> Result<T, StoreError> {
     let (started, mut pause) = (Instant::now(), PAUSE);
