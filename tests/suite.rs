@@ -8,9 +8,11 @@
 mod chaos;
 mod cli;
 mod drill;
+mod fence;
 mod formats;
 mod key_text;
 mod kms;
+mod plan;
 mod rekey;
 mod store_sqlite;
 mod support;

@@ -13,6 +13,7 @@ use ulid::Ulid;
 
 use super::{
     Job, Outcome, RekeyError, Report, Status, Step, Stop, StopSignal,
+    fence::require_passable,
     pipeline::{End, Workshop, work},
     resealer::count,
     retry::patiently,
@@ -126,6 +127,8 @@ async fn open(job: &Arc<Job>, status: &watch::Sender<Status>) -> Result<RunRow, 
             hint: "reseal init".to_owned(),
         });
     }
+    let fence = job.at(Step::ReadFence, patiently(status, || store.fence(&job.target.name))).await?;
+    require_passable(job, fence)?;
     let keys = serde_json::to_string(&job.keys).expect("names and ids are valid JSON");
     let found = job.at(Step::FindRun, patiently(status, || store.open_run(&job.target.name))).await?;
     let run = match found {

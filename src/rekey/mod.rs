@@ -16,8 +16,11 @@ use crate::{
 };
 
 mod census;
+mod elsewhere;
 mod engine;
+mod fence;
 mod pipeline;
+pub mod plan;
 mod prepare;
 mod progress;
 mod quarantine;
@@ -28,7 +31,9 @@ mod throttle;
 mod verify;
 
 pub use census::{Census, census};
+pub use elsewhere::{Elsewhere, Holder, holders};
 pub use engine::run;
+pub use fence::{fence_rule, lower_fence, raise_fence};
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
