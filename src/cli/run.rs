@@ -66,6 +66,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         .unless_stopped(&resume, async {
             let store = connect::migrated_store(call, connections).await?;
             let target = connect::target(store.as_ref(), &name).await?;
+            tell_last_run(store.as_ref(), &target).await?;
             let job = rekey::prepare(store, target, &choice, options, Intent::Run).await?;
             if let Some(planned) = &planned {
                 rekey::plan::require_plan(&job, &choice, &name, planned).await.map_err(
@@ -122,6 +123,16 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         }
         (End::Cut, None) => Err(Fault::resumable("stopped before this process wrote a value").hint(resume)),
     }
+}
+
+/// Says that a run which is over is not gone on with.
+async fn tell_last_run(store: &dyn Store, target: &Target) -> Result<(), Fault> {
+    let last = store.latest_run(&target.name).await?;
+    if let Some(last) = last.filter(|last| !last.state.is_open()) {
+        let ended = last.state.as_str();
+        stdio::note(format_args!("run {} is over ({ended}): this is a new one", last.run_id));
+    }
+    Ok(())
 }
 
 impl Work {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 mod cells;
 mod control;
 mod error;
+mod fence;
 pub mod postgres;
 mod run;
 mod schema;
@@ -20,12 +21,14 @@ mod survey;
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use control::{
     audit::{AuditEvent, AuditHead, AuditLog, AuditRecord},
+    fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
     runs::Runs,
     shards::Shards,
 };
 pub use error::StoreError;
+pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,
@@ -49,10 +52,12 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 
 /// A database that holds values to re-key, and reseal's own tables beside them.
 ///
-/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
-/// again can help ([`StoreError::is_transient`]).
+/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method
+/// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Survey + Debug + Send + Sync {
+pub trait Store:
+    Registry + Runs + Shards + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+{
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.
@@ -119,7 +124,8 @@ pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Survey + Deb
     ///
     /// # Crash safety
     /// One transaction, which begins with the fence check. If the process dies before this returns, a later
-    /// worker finds either all of it or none of it.
+    /// worker finds either all of it or none of it. A batch that leaves its shard unfinished may be lost with the
+    /// server's memory; the next one under the same lease is refused then, since its cursor is gone too.
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
 

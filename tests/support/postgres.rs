@@ -124,9 +124,13 @@ impl TempPostgres {
 
     /// Makes an empty database for one test. Its name begins with `name` and is this test's alone.
     pub(crate) fn database(&self, name: &str) -> TestDatabase<'_> {
+        self.database_like(name, "template1")
+    }
+
+    fn database_like(&self, name: &str, template: &str) -> TestDatabase<'_> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("{name}_{}", MADE.fetch_add(1, Ordering::Relaxed));
-        self.execute(&format!("CREATE DATABASE {name}"));
+        self.execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"));
         TestDatabase { cluster: self, name }
     }
 
@@ -187,7 +191,12 @@ pub(crate) struct TestDatabase<'a> {
     pub(crate) name: String,
 }
 
-impl TestDatabase<'_> {
+impl<'a> TestDatabase<'a> {
+    /// Another database that holds what this one does. Nobody may be connected to this one meanwhile.
+    pub(crate) fn copy(&self) -> TestDatabase<'a> {
+        self.cluster.database_like(&self.name, &self.name)
+    }
+
     /// The superuser's way here, through the socket.
     pub(crate) fn url(&self) -> String {
         self.cluster.url(&self.name)
