@@ -202,7 +202,7 @@ fn in_place_in_words(plan: &Plan) -> Option<String> {
     let blocking = blocking.collect::<Vec<_>>();
     if !blocking.is_empty() {
         return Some(format!(
-            "No update can be HOT: {} read what is updated. Each row is written to all {} indexes.",
+            "Updates can't be HOT: {} read what is updated. A row is written to all {} indexes.",
             shown(&blocking.join(", ")),
             table.indexes.len()
         ));

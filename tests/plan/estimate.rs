@@ -83,7 +83,7 @@ async fn log_growth_and_time_are_near_what_a_run_takes() {
         stage.wait_for("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'org_instances'").await;
         let in_place = plan.writing.in_place;
         match name {
-            "indexed" => assert_eq!((in_place.most, stage.number(hot).await), (0.0, 0)),
+            "indexed" => assert!(in_place.least <= 0.0 && stage.number(hot).await < 50, "{in_place:?}"),
             "roomy" => assert!(in_place.least > 0.5 && stage.number(hot).await > 80, "{in_place:?}"),
             _ => assert!(in_place.least < 0.2, "{in_place:?}"),
         }

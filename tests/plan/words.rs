@@ -32,7 +32,7 @@ async fn the_verdict_comes_first_and_the_next_commands_last() {
         "\nThe way back, as long as the old key is kept:\n  reseal run --format v1 --old local-kms:keyring.json --new static:env:OLD_KEY\n",
         "\nWhat it takes, about:\n",
         "  80 KMS calls for the run and 40 for verify. This plan made 80.\n",
-        "  No update can be HOT: odd\\u{1b}[2J read what is updated.",
+        "  Updates can't be HOT: odd\\u{1b}[2J read what is updated.",
         "\nwarning: public.copies, column v: 1 of 1 sampled values open under an old static key\n",
     ] {
         assert!(text.contains(said), "{said}: {text}");
