@@ -4,6 +4,7 @@
 
 pub mod aws;
 pub mod local;
+mod quota;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -13,6 +14,7 @@ use self::{
     aws::AwsKms,
     local::{KeyringError, LocalKms},
 };
+pub use self::quota::{Quota, QuotaState};
 use super::spec::KmsSpec;
 use crate::secret::DataKey;
 
@@ -45,6 +47,11 @@ pub trait Kms: Send + Sync + fmt::Debug {
 
     /// How many calls were sent to the service so far, retries included.
     fn calls(&self) -> u64;
+
+    /// What the calls are held to, where the service has a quota.
+    fn quota(&self) -> Option<&Quota> {
+        None
+    }
 }
 
 /// Where a KMS answers from.
@@ -94,8 +101,19 @@ pub enum KmsError {
 /// # Errors
 /// See [`ConnectError`]: in short, that the key is there and can be used, only its first use shows.
 pub async fn connect(spec: &KmsSpec) -> Result<Arc<dyn Kms>, ConnectError> {
+    connect_within(spec, Arc::default()).await
+}
+
+/// Connects to the key that `spec` names, which shares the quota of its account with others.
+///
+/// # Errors
+/// As of [`connect`].
+pub async fn connect_within(spec: &KmsSpec, quota: Arc<Quota>) -> Result<Arc<dyn Kms>, ConnectError> {
     Ok(match spec {
-        KmsSpec::Aws(name) => Arc::new(AwsKms::connect(name).await?),
+        KmsSpec::Aws(name) => {
+            let settings = AwsKms::settings().load().await;
+            Arc::new(AwsKms::connect_within(name, &settings, quota).await?)
+        }
         KmsSpec::Local(path) => Arc::new(LocalKms::open(path)?),
     })
 }
