@@ -76,6 +76,7 @@ pub(super) fn options(call: &Call) -> Result<Options, Fault> {
         max_value: size(number("max-value", 1..=LONGEST_VALUE)?).unwrap_or(defaults.max_value),
         rows_limit: number("rows-limit", 1..=u64::MAX)?,
         reseal_ambiguous: call.settings.is_on("reseal-ambiguous"),
+        ..defaults
     })
 }
 
