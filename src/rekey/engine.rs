@@ -8,15 +8,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use ulid::Ulid;
 
 use super::{
-    Job, Outcome, RekeyError, Report, Status, Step, Stop, StopSignal,
-    pipeline::{End, Workshop, work},
+    Job, Outcome, RekeyError, Report, Status, Step, Stop, StopSignal, Waiting,
+    attend::Attendant,
+    crew::{self, Left},
+    directions::Directions,
+    pipeline::{AbortOnDrop, End, Workshop, work},
     resealer::count,
     retry::patiently,
-    throttle::Throttle,
+    throttle::Pace,
+    waiting::Wait,
 };
 use crate::{
     keyring::Attempt,

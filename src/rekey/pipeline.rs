@@ -3,24 +3,26 @@
 use std::{
     ops::Range,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rand::RngExt;
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use super::{
-    Job, RekeyError, Status, Step, Stop, StopSignal,
+    Job, Metrics, RekeyError, Status, Step, Stop, StopSignal, Waiting,
+    directions::Directions,
     resealer::{Pass, Resealed, Resealer, count},
     retry::patiently,
-    throttle::Throttle,
+    throttle::Pace,
+    waiting::Wait,
 };
 use crate::store::{Batch, Checkpoint, Committed, Lease, Page, StoreError, Tally, Unsettled};
 
@@ -38,7 +40,9 @@ pub(super) struct Workshop {
     pub(super) job: Arc<Job>,
     pub(super) status: watch::Sender<Status>,
     pub(super) stop: StopSignal,
-    pub(super) throttle: Throttle,
+    pub(super) directions: watch::Sender<Directions>,
+    pub(super) pace: Mutex<Pace>,
+    pub(super) metrics: Arc<Metrics>,
     /// Rows of first sweeps that this process dealt with.
     pub(super) rows: AtomicU64,
     /// KMS calls that a checkpoint has counted.
@@ -64,13 +68,78 @@ impl Workshop {
         self.kms_calls.fetch_sub(calls, Ordering::Relaxed);
     }
 
-    /// Waits until these rows may be written, or the run is told to stop.
-    async fn admit(&self, rows: usize) {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            () = self.throttle.admit(rows) => {}
-            Ok(_) = stop.wait_for(|stop| *stop == Stop::AfterBatch) => {}
+    /// Commits a batch, and counts what it did.
+    async fn commit(&self, step: Step, lease: &Lease, batch: Batch<'_>) -> Result<Committed, StoreError> {
+        let (mut tally, started) = (batch.checkpoint.tally, Instant::now());
+        let committed = self.job.at(step, self.job.store.commit(&self.job.target, lease, batch)).await;
+        if let Ok(Committed::Done { correction, .. }) = &committed {
+            tally += *correction;
+            self.metrics.committed(&tally, started.elapsed());
         }
+        committed
+    }
+
+    /// Whether the worker of this number is to give its shard back at the next boundary between batches.
+    pub(super) fn should_leave(&self, worker: usize) -> bool {
+        self.should_stop() || self.is_surplus(worker) || self.directions.borrow().paused.is_some()
+    }
+
+    /// Waits until these rows may be written, or the worker is to leave its shard.
+    async fn admit(&self, worker: usize, rows: usize) {
+        let (mut directions, mut stop) = (self.directions.subscribe(), self.stop.clone());
+        let ticket = self.pace().book(rows);
+        let mut shown: Option<Wait<'_>> = None;
+        while !self.should_leave(worker) {
+            let (rate, hold) = {
+                let now = directions.borrow_and_update();
+                (now.rate, now.hold.clone())
+            };
+            let wait = self.pace().wait(ticket, Instant::now(), rate);
+            let (reason, time) = match (hold, wait, rate) {
+                (Some(reason), _, _) => (reason, Duration::MAX),
+                (None, Some(time), Some(rate)) => (Waiting::Rate { rows_per_second: rate.get() }, time),
+                (None, ..) => return,
+            };
+            match &shown {
+                Some(wait) => wait.because(reason),
+                None => shown = Some(Wait::begin(&self.status, reason)),
+            }
+            let news = async {
+                tokio::select! {
+                    _ = directions.changed() => {}
+                    _ = stop.changed() => {}
+                }
+            };
+            // Time is up, or there is news: both are a reason to look again.
+            drop(timeout(time, news).await);
+        }
+    }
+
+    /// Waits while the run is paused and this worker is wanted.
+    pub(super) async fn stand_by(&self, worker: usize) {
+        let (mut directions, mut stop) = (self.directions.subscribe(), self.stop.clone());
+        let mut shown = None;
+        loop {
+            let paused = directions.borrow_and_update().paused.clone();
+            let Some(paused) = paused.filter(|_| !self.should_stop() && !self.is_surplus(worker)) else { return };
+            shown.get_or_insert_with(|| {
+                let reason = Waiting::Paused { by: paused.by, since_ms: paused.since_ms };
+                Wait::begin(&self.status, reason)
+            });
+            tokio::select! {
+                _ = directions.changed() => {}
+                _ = stop.changed() => {}
+            }
+        }
+    }
+
+    /// Whether fewer workers are asked for than it takes to come to this number.
+    pub(super) fn is_surplus(&self, worker: usize) -> bool {
+        worker > self.directions.borrow().workers
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,12 +159,12 @@ pub(super) enum End {
 ///
 /// # Crash safety
 /// Nothing is kept here that the store does not have: dying anywhere costs at most the pages under way.
-pub(super) async fn work(shop: &Arc<Workshop>, lease: &Lease) -> Result<End, RekeyError> {
+pub(super) async fn work(shop: &Arc<Workshop>, worker: usize, lease: &Lease) -> Result<End, RekeyError> {
     let (sender, pages) = mpsc::channel(1);
     let reader = tokio::spawn(read_ahead(Arc::clone(shop), lease.clone(), sender));
     let _reader = AbortOnDrop(reader.abort_handle());
     tokio::select! {
-        end = commit_pages(shop, lease, pages) => end,
+        end = commit_pages(shop, worker, lease, pages) => end,
         () = keep_alive(shop, lease) => Ok(End::Lost(None)),
     }
 }
@@ -123,12 +192,13 @@ async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Resul
     let pass = if lease.sweep == 1 { Pass::First } else { Pass::Later };
     let mut resealer = Resealer::new(Arc::clone(&shop.job));
     let mut limits = shop.job.limits();
-    let most = limits.rows;
-    limits.rows = most.min(FIRST_PAGE);
+    limits.rows = FIRST_PAGE;
     let skip = if pass == Pass::Later { shop.job.sealer.header() } else { None };
     let mut after = lease.cursor.clone();
     loop {
         let job = &shop.job;
+        let most = shop.directions.borrow().batch;
+        limits.rows = limits.rows.min(most);
         let read = || job.store.read_page(&job.target, &lease.range, after.as_ref(), skip.as_deref(), limits);
         let resealed = match job.at(Step::ReadPage, patiently(&shop.status, read)).await {
             Ok(page) => {
@@ -153,13 +223,14 @@ fn next_page_size(page: &Page, rows: usize, most: usize) -> usize {
 
 async fn commit_pages(
     shop: &Workshop,
+    worker: usize,
     lease: &Lease,
     mut pages: mpsc::Receiver<Result<Resealed, RekeyError>>,
 ) -> Result<End, RekeyError> {
     while let Some(resealed) = pages.recv().await {
         let resealed = resealed?;
-        shop.admit(resealed.page.keys.len()).await;
-        match commit_page(shop, lease, &resealed).await? {
+        shop.admit(worker, resealed.page.keys.len()).await;
+        match commit_page(shop, worker, lease, &resealed).await? {
             Some(end) => return Ok(end),
             None if resealed.page.last => return Ok(End::Done),
             None => {}
@@ -169,13 +240,20 @@ async fn commit_pages(
 }
 
 /// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in.
-async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Result<Option<End>, RekeyError> {
+async fn commit_page(
+    shop: &Workshop,
+    worker: usize,
+    lease: &Lease,
+    resealed: &Resealed,
+) -> Result<Option<End>, RekeyError> {
     let rows = resealed.page.keys.len();
     let (mut start, mut size, mut tries) = (0, rows, 0);
     loop {
-        if shop.should_stop() {
+        if shop.should_leave(worker) {
             return Ok(Some(End::Stopped));
         }
+        // The page was read for the batch of a while ago.
+        size = size.min(shop.directions.borrow().batch);
         let chunk = start..rows.min(start + size);
         let committed = if rows > 0 && size == 1 && tries >= TRIES_PER_ROW {
             defer_row(shop, lease, resealed, start).await
@@ -184,7 +262,7 @@ async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Res
         };
         match committed {
             Ok(Committed::Fenced) => return Ok(Some(End::Lost(None))),
-            Ok(Committed::Done(unsettled)) => {
+            Ok(Committed::Done { unsettled, .. }) => {
                 if lease.sweep == 1 {
                     shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }
@@ -201,12 +279,11 @@ async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Res
             // Not even the checkpoint of an empty page gets through: somebody locks our own tables.
             Err(error) if rows == 0 && tries >= TRIES_PER_ROW => return Ok(Some(End::Lost(Some(error)))),
             Err(error) if error.is_rolled_back() => {
-                shop.status.send_modify(|status| status.waiting = Some(format!("the database: {error}")));
+                let _wait = Wait::begin(&shop.status, Waiting::Database(error.to_string()));
                 tries = if size == 1 { tries + 1 } else { 0 };
                 size = (size / 2).max(1);
                 let pause = rand::rng().random_range(20..200);
                 sleep(Duration::from_millis(pause)).await;
-                shop.status.send_modify(|status| status.waiting = None);
             }
             Err(error) if error.is_transient() => return Ok(Some(End::Lost(Some(error)))),
             Err(error) => return Err(error.into()),
@@ -237,9 +314,8 @@ async fn commit_chunk(
         rows: chunk,
         checkpoint,
     };
-    let job = &shop.job;
-    let committed = job.at(Step::Commit, job.store.commit(&job.target, lease, batch)).await;
-    if !matches!(committed, Ok(Committed::Done(_))) {
+    let committed = shop.commit(Step::Commit, lease, batch).await;
+    if !matches!(committed, Ok(Committed::Done { .. })) {
         shop.give_back_kms_calls(kms_calls);
     }
     committed
@@ -267,8 +343,7 @@ async fn defer_row(
         rows: row..row,
         checkpoint: Checkpoint { cursor: Some(&page.keys[row]), done, tally },
     };
-    let job = &shop.job;
-    job.at(Step::DeferRow, job.store.commit(&job.target, lease, batch)).await
+    shop.commit(Step::DeferRow, lease, batch).await
 }
 
 /// Re-seals at once what somebody else changed under us; what is changed again meanwhile waits for the next sweep.
@@ -305,8 +380,8 @@ async fn settle_conflicts(
         rows,
         checkpoint: Checkpoint { cursor: None, done: false, tally },
     };
-    match job.at(Step::SettleConflicts, job.store.commit(&job.target, lease, batch)).await {
-        Ok(Committed::Done(_)) => Ok(None),
+    match shop.commit(Step::SettleConflicts, lease, batch).await {
+        Ok(Committed::Done { .. }) => Ok(None),
         Ok(Committed::Fenced) => Ok(Some(End::Lost(None))),
         // They are counted as deferred: the next sweep comes back to them.
         Err(error) if error.is_rolled_back() => Ok(None),
