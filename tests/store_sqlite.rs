@@ -16,8 +16,8 @@ use std::{
 
 use reseal::store::{
     Batch, Cells, Checkpoint, Claim, Committed, DataKeyState, KeyKind, KeyRange, Lease, NewRun, Page,
-    PageLimits, Quarantined, RowKey, RunRow, RunState, Store, StoreError, Tally, Target, TargetName,
-    Unsettled, WrappedDataKey, sqlite::Sqlite,
+    PageLimits, Quarantine, Quarantined, Registry, RowKey, RunRow, RunState, Runs, Shards, Store, StoreError,
+    Tally, Target, TargetName, Unsettled, WrappedDataKey, sqlite::Sqlite,
 };
 use sha2::{Digest, Sha256};
 use sqlx::{

@@ -17,6 +17,13 @@ mod schema;
 pub mod sqlite;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
+pub use control::{
+    audit::{AuditEvent, AuditHead, AuditLog, AuditRecord},
+    quarantine::Quarantine,
+    registry::Registry,
+    runs::Runs,
+    shards::Shards,
+};
 pub use error::StoreError;
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
@@ -40,10 +47,10 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 
 /// A database that holds values to re-key, and reseal's own tables beside them.
 ///
-/// Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
+/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
 /// again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Debug + Send + Sync {
+pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Debug + Send + Sync {
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.
@@ -56,9 +63,6 @@ pub trait Store: Debug + Send + Sync {
 
     /// Looks at the table that `name` names: what it is, and everything about it that a re-key must know.
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError>;
-
-    /// Registers `target` under its logical name, or refuses when that name stands for another table or columns.
-    async fn register(&self, target: &Target) -> Result<(), StoreError>;
 
     /// How many rows the table holds now.
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError>;
@@ -106,51 +110,7 @@ pub trait Store: Debug + Send + Sync {
         column: usize,
     ) -> Result<Option<[u8; 32]>, StoreError>;
 
-    // --- the registry of data keys ---
-
-    /// The data keys of `purpose`, newest first; those of every purpose for `None`.
-    async fn data_keys(&self, purpose: Option<&str>) -> Result<Vec<WrappedDataKey>, StoreError>;
-
-    /// Adds `key`; as `active`, it moves the purpose's active key to `draining` in the same transaction.
-    ///
-    /// # Crash safety
-    /// Durable before this returns (never `synchronous_commit = off`): no value is sealed under a key that a
-    /// crash could still take away.
-    async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError>;
-
-    // --- runs ---
-
-    /// The open run of `target`, if there is one.
-    async fn open_run(&self, target: &str) -> Result<Option<RunRow>, StoreError>;
-
-    /// The latest run of `target`, open or not.
-    async fn latest_run(&self, target: &str) -> Result<Option<RunRow>, StoreError>;
-
-    /// Opens a run with its first sweep's shards; when another process was faster, gives that process's run.
-    async fn create_run(&self, run: &NewRun) -> Result<RunRow, StoreError>;
-
-    /// The run with this id.
-    async fn run(&self, run_id: &str) -> Result<RunRow, StoreError>;
-
-    /// Moves a run from the state it was read in to `to`; `false` when it is no longer in that state and sweep.
-    async fn move_run(&self, run: &RunRow, to: RunState) -> Result<bool, StoreError>;
-
-    /// Opens the next sweep with the same ranges; `false` when somebody else did.
-    async fn next_sweep(&self, run: &RunRow, chased: i64) -> Result<bool, StoreError>;
-
-    /// The counters of one sweep, or of all sweeps for `None`.
-    async fn tally(&self, run_id: &str, sweep: Option<i64>) -> Result<Tally, StoreError>;
-
-    // --- shards ---
-
-    /// Takes over a shard of the run's current sweep that is free or whose lease ran out.
-    async fn claim(&self, run: &RunRow, worker: &str, kind: KeyKind) -> Result<Claim, StoreError>;
-
-    /// Extends the lease; `false` when the shard was taken over.
-    async fn renew(&self, lease: &Lease) -> Result<bool, StoreError>;
-
-    /// Gives the shard back at once, so that nobody waits for the lease to run out.
-    async fn release(&self, lease: &Lease) -> Result<(), StoreError>;
+    // --- changes ---
 
     /// Commits a batch: each value that still equals, byte for byte, the ciphertext that was opened, the new
     /// quarantine records and the shard's checkpoint; or nothing.
@@ -160,23 +120,6 @@ pub trait Store: Debug + Send + Sync {
     /// worker finds either all of it or none of it.
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
-
-    // --- quarantine ---
-
-    /// The quarantine records of `target`, at most `limit`, in key order after `after`.
-    async fn quarantine(
-        &self,
-        target: &str,
-        after: Option<(&str, &str)>,
-        limit: u32,
-    ) -> Result<Vec<Quarantined>, StoreError>;
-
-    /// Removes the records of earlier runs: a first sweep recorded each of their cells again that still can't be
-    /// opened. Gives how many records of the run's target are left.
-    async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError>;
-
-    /// How many cells of `target` are in quarantine.
-    async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError>;
 
     /// Swaps one quarantined cell that opens now and removes its record, or only the record when `new` is `None`.
     /// `false` when the cell no longer holds `old`; then nothing was changed.

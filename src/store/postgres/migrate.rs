@@ -12,7 +12,11 @@ use crate::store::StoreError;
 const TABLE: &str = "reseal_migrations";
 
 fn migrator() -> Migrator {
-    let migrations = [(1, "rekey", include_str!("../../../migrations/postgres/0001_rekey.sql"))]
+    let migrations = [
+        (1, "rekey", include_str!("../../../migrations/postgres/0001_rekey.sql")),
+        (2, "audit", include_str!("../../../migrations/postgres/0002_audit.sql")),
+    ];
+    let migrations = migrations
         .into_iter()
         .map(|(version, name, sql)| {
             Migration::new(
@@ -68,7 +72,7 @@ async fn apply_in(tx: &mut PgConnection) -> Result<Vec<String>, StoreError> {
 }
 
 pub(super) async fn is_current(store: &Postgres) -> Result<bool, StoreError> {
-    let mut tx = store.begin().await?;
+    let mut tx = store.begin_read().await?;
     let applied = applied(&mut tx).await?;
     Ok(migrator().iter().all(|migration| applied.contains(&migration.version)))
 }

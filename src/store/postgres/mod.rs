@@ -8,11 +8,12 @@ use async_trait::async_trait;
 use sqlx::{PgPool, PgTransaction, postgres::PgPoolOptions};
 
 use super::{
-    Batch, Claim, Committed, Inspection, KeyKind, KeyRange, Lease, NewRun, Page, PageLimits, PageSender,
-    Quarantined, RowKey, RunRow, RunState, Store, StoreError, Tally, Target, TargetName, WrappedDataKey,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, RowKey, Store, StoreError,
+    Target, TargetName,
 };
 
 mod connect;
+mod control;
 mod inspect;
 mod migrate;
 mod swap;
@@ -20,21 +21,14 @@ mod table;
 
 pub use connect::Tls;
 
-mod control {
-    crate::store::control::control_queries! {
-        database: Postgres,
-        now: "clock_timestamp()",
-        lease_end: "clock_timestamp() + interval '20 seconds'",
-        milliseconds: ("CAST(extract(epoch FROM ", ") * 1000 AS bigint)"),
-        uuid_cast: "::uuid",
-        text_cast: "::text",
-        skip_locked: "FOR UPDATE SKIP LOCKED",
-        persistent: false,
-    }
-}
+/// How a transaction begins that looks something up (`docs/protocol.md`, short transactions).
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
+     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off";
 
-/// What every transaction begins with (`docs/protocol.md`, short transactions).
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+/// How a transaction begins that writes the registry, a run, a lease or the quarantine: on the disk when it has
+/// committed.
+const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
      SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
      SET LOCAL synchronous_commit = on";
@@ -85,23 +79,17 @@ impl Postgres {
         Ok(Self { pool })
     }
 
-    async fn begin(&self) -> Result<PgTransaction<'static>, StoreError> {
-        Ok(self.pool.begin_with(BEGIN).await?)
+    async fn begin_read(&self) -> Result<PgTransaction<'static>, StoreError> {
+        Ok(self.pool.begin_with(BEGIN_READ).await?)
+    }
+
+    async fn begin_write(&self) -> Result<PgTransaction<'static>, StoreError> {
+        Ok(self.pool.begin_with(BEGIN_WRITE).await?)
     }
 
     async fn begin_batch(&self) -> Result<PgTransaction<'static>, StoreError> {
         Ok(self.pool.begin_with(BEGIN_BATCH).await?)
     }
-}
-
-/// Runs one of the control queries in a transaction of its own.
-macro_rules! in_transaction {
-    ($self:ident, $query:ident $(, $argument:expr)*) => {{
-        let mut tx = $self.begin().await?;
-        let answer = control::$query(&mut tx $(, $argument)*).await?;
-        tx.commit().await?;
-        Ok(answer)
-    }};
 }
 
 #[async_trait]
@@ -115,12 +103,9 @@ impl Store for Postgres {
     }
 
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError> {
-        let mut tx = self.begin().await?;
+        // Not READ ONLY: it looks at whether this role's transactions are.
+        let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
         inspect::inspect(&mut tx, name).await
-    }
-
-    async fn register(&self, target: &Target) -> Result<(), StoreError> {
-        in_transaction!(self, register, target)
     }
 
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
@@ -182,61 +167,8 @@ impl Store for Postgres {
         key: &RowKey,
         column: usize,
     ) -> Result<Option<[u8; 32]>, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_read().await?;
         table::fingerprint(&mut tx, target, key, column).await
-    }
-
-    async fn data_keys(&self, purpose: Option<&str>) -> Result<Vec<WrappedDataKey>, StoreError> {
-        in_transaction!(self, data_keys, purpose)
-    }
-
-    async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
-        in_transaction!(self, add_data_key, key)
-    }
-
-    async fn open_run(&self, target: &str) -> Result<Option<RunRow>, StoreError> {
-        in_transaction!(self, open_run, target)
-    }
-
-    async fn latest_run(&self, target: &str) -> Result<Option<RunRow>, StoreError> {
-        in_transaction!(self, latest_run, target)
-    }
-
-    async fn create_run(&self, run: &NewRun) -> Result<RunRow, StoreError> {
-        let mut tx = self.begin().await?;
-        control::create_run(&mut tx, run).await?;
-        let open = control::open_run(&mut tx, &run.target).await?;
-        tx.commit().await?;
-        open.ok_or_else(|| StoreError::Missing { what: format!("open run of {}", run.target) })
-    }
-
-    async fn run(&self, run_id: &str) -> Result<RunRow, StoreError> {
-        in_transaction!(self, run, run_id)
-    }
-
-    async fn move_run(&self, run: &RunRow, to: RunState) -> Result<bool, StoreError> {
-        in_transaction!(self, move_run, run, to)
-    }
-
-    async fn next_sweep(&self, run: &RunRow, chased: i64) -> Result<bool, StoreError> {
-        in_transaction!(self, next_sweep, run, chased)
-    }
-
-    async fn tally(&self, run_id: &str, sweep: Option<i64>) -> Result<Tally, StoreError> {
-        in_transaction!(self, tally, run_id, sweep)
-    }
-
-    async fn claim(&self, run: &RunRow, worker: &str, kind: KeyKind) -> Result<Claim, StoreError> {
-        in_transaction!(self, claim, run, worker, kind)
-    }
-
-    async fn renew(&self, lease: &Lease) -> Result<bool, StoreError> {
-        in_transaction!(self, renew, lease)
-    }
-
-    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
-        let released: Result<bool, StoreError> = in_transaction!(self, release, lease);
-        released.map(drop)
     }
 
     async fn commit(
@@ -253,23 +185,6 @@ impl Store for Postgres {
         Ok(committed)
     }
 
-    async fn quarantine(
-        &self,
-        target: &str,
-        after: Option<(&str, &str)>,
-        limit: u32,
-    ) -> Result<Vec<Quarantined>, StoreError> {
-        in_transaction!(self, quarantine, target, after, limit)
-    }
-
-    async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError> {
-        in_transaction!(self, close_quarantine, run)
-    }
-
-    async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError> {
-        in_transaction!(self, quarantine_size, target)
-    }
-
     async fn settle_quarantined(
         &self,
         target: &Target,
@@ -277,7 +192,7 @@ impl Store for Postgres {
         column: usize,
         swap: Option<(&[u8], &[u8])>,
     ) -> Result<bool, StoreError> {
-        let mut tx = self.begin().await?;
+        let mut tx = self.begin_write().await?;
         let settled = swap::settle_quarantined(&mut tx, target, key, column, swap).await?;
         if settled {
             tx.commit().await?;

@@ -12,7 +12,11 @@ use crate::store::StoreError;
 const TABLE: &str = "reseal_migrations";
 
 fn migrator() -> Migrator {
-    let migrations = [(1, "rekey", include_str!("../../../migrations/sqlite/0001_rekey.sql"))]
+    let migrations = [
+        (1, "rekey", include_str!("../../../migrations/sqlite/0001_rekey.sql")),
+        (2, "audit", include_str!("../../../migrations/sqlite/0002_audit.sql")),
+    ];
+    let migrations = migrations
         .into_iter()
         .map(|(version, name, sql)| {
             Migration::new(

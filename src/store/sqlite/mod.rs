@@ -17,28 +17,16 @@ use sqlx::{
 };
 
 use super::{
-    Batch, Claim, Committed, Inspection, KeyKind, KeyRange, Lease, NewRun, Page, PageLimits, PageSender,
-    Quarantined, RowKey, RunRow, RunState, Store, StoreError, Tally, Target, TargetName, WrappedDataKey,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, RowKey, Store, StoreError,
+    Target, TargetName,
 };
 
+mod control;
 mod inspect;
 mod migrate;
 mod pack;
 mod swap;
 mod table;
-
-mod control {
-    crate::store::control::control_queries! {
-        database: Sqlite,
-        now: "CAST(unixepoch('subsec') * 1000 AS integer)",
-        lease_end: "CAST(unixepoch('subsec') * 1000 AS integer) + 20000",
-        milliseconds: ("", ""),
-        uuid_cast: "",
-        text_cast: "",
-        skip_locked: "",
-        persistent: true,
-    }
-}
 
 /// How a transaction begins that reads: its snapshot is taken by its first statement.
 const BEGIN_READ: &str = "BEGIN";
@@ -134,24 +122,6 @@ impl Sqlite {
     }
 }
 
-/// Runs one of the control queries that only read.
-macro_rules! reading {
-    ($self:ident, $query:ident $(, $argument:expr)*) => {{
-        let mut tx = $self.begin_read().await?;
-        control::$query(&mut tx $(, $argument)*).await
-    }};
-}
-
-/// Runs one of the control queries that write, in a transaction of its own.
-macro_rules! writing {
-    ($self:ident, $query:ident $(, $argument:expr)*) => {{
-        let mut tx = $self.begin_write().await?;
-        let answer = control::$query(&mut tx $(, $argument)*).await?;
-        tx.commit().await?;
-        Ok(answer)
-    }};
-}
-
 #[async_trait]
 impl Store for Sqlite {
     async fn migrate(&self) -> Result<Vec<String>, StoreError> {
@@ -164,10 +134,6 @@ impl Store for Sqlite {
 
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError> {
         inspect::inspect(self, name).await
-    }
-
-    async fn register(&self, target: &Target) -> Result<(), StoreError> {
-        writing!(self, register, target)
     }
 
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
@@ -229,59 +195,6 @@ impl Store for Sqlite {
         table::fingerprint(&mut tx, target, key, column).await
     }
 
-    async fn data_keys(&self, purpose: Option<&str>) -> Result<Vec<WrappedDataKey>, StoreError> {
-        reading!(self, data_keys, purpose)
-    }
-
-    async fn add_data_key(&self, key: &WrappedDataKey) -> Result<(), StoreError> {
-        writing!(self, add_data_key, key)
-    }
-
-    async fn open_run(&self, target: &str) -> Result<Option<RunRow>, StoreError> {
-        reading!(self, open_run, target)
-    }
-
-    async fn latest_run(&self, target: &str) -> Result<Option<RunRow>, StoreError> {
-        reading!(self, latest_run, target)
-    }
-
-    async fn create_run(&self, run: &NewRun) -> Result<RunRow, StoreError> {
-        let mut tx = self.begin_write().await?;
-        control::create_run(&mut tx, run).await?;
-        let open = control::open_run(&mut tx, &run.target).await?;
-        tx.commit().await?;
-        open.ok_or_else(|| StoreError::Missing { what: format!("open run of {}", run.target) })
-    }
-
-    async fn run(&self, run_id: &str) -> Result<RunRow, StoreError> {
-        reading!(self, run, run_id)
-    }
-
-    async fn move_run(&self, run: &RunRow, to: RunState) -> Result<bool, StoreError> {
-        writing!(self, move_run, run, to)
-    }
-
-    async fn next_sweep(&self, run: &RunRow, chased: i64) -> Result<bool, StoreError> {
-        writing!(self, next_sweep, run, chased)
-    }
-
-    async fn tally(&self, run_id: &str, sweep: Option<i64>) -> Result<Tally, StoreError> {
-        reading!(self, tally, run_id, sweep)
-    }
-
-    async fn claim(&self, run: &RunRow, worker: &str, kind: KeyKind) -> Result<Claim, StoreError> {
-        writing!(self, claim, run, worker, kind)
-    }
-
-    async fn renew(&self, lease: &Lease) -> Result<bool, StoreError> {
-        writing!(self, renew, lease)
-    }
-
-    async fn release(&self, lease: &Lease) -> Result<(), StoreError> {
-        let released: Result<bool, StoreError> = writing!(self, release, lease);
-        released.map(drop)
-    }
-
     async fn commit(
         &self,
         target: &Target,
@@ -295,23 +208,6 @@ impl Store for Sqlite {
             tx.commit().await?;
         }
         Ok(committed)
-    }
-
-    async fn quarantine(
-        &self,
-        target: &str,
-        after: Option<(&str, &str)>,
-        limit: u32,
-    ) -> Result<Vec<Quarantined>, StoreError> {
-        reading!(self, quarantine, target, after, limit)
-    }
-
-    async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError> {
-        writing!(self, close_quarantine, run)
-    }
-
-    async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError> {
-        reading!(self, quarantine_size, target)
     }
 
     async fn settle_quarantined(

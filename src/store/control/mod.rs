@@ -1,0 +1,60 @@
+//! The queries on reseal's own tables, written once and instantiated for each database.
+//!
+//! One file an idea: a trait, which [`Store`](super::Store) has among its own, and a macro of the same name that holds
+//! its implementation and the SQL below it. Each database has a module `control` that says in macros how it tells
+//! the time and the like (`now!`), and instantiates every file's macro there. `$1` parameters mean the same in both.
+//! Postgres keeps `timestamptz`, SQLite Unix milliseconds; times are always the database's clock, never ours.
+//!
+//! A function takes a connection that is inside a transaction; a trait's method begins one, with `reading!` or
+//! `writing!`. What changes a state says so to the audit log, in the same transaction: [`audit`].
+
+pub(super) mod audit;
+pub(super) mod quarantine;
+pub(super) mod registry;
+pub(super) mod runs;
+pub(super) mod shards;
+
+/// What the other files' macros need in scope, for the store type `$store` of sqlx's `$database`.
+macro_rules! prelude {
+    ($store:ident, $database:ident) => {
+        use async_trait::async_trait;
+        use sqlx::{Database, Row, query::Query};
+
+        use super::$store;
+        use $crate::store::{
+            AuditEvent, AuditHead, AuditLog, AuditRecord, Checkpoint, Claim, DataKeyState, KeyKind, KeyRange,
+            Lease, NewRun, Quarantine, Quarantined, Registry, RowKey, RunRow, RunState, Runs, Shards,
+            StoreError, Tally, Target, WrappedDataKey,
+        };
+
+        type Db = sqlx::$database;
+        type Connection = <Db as Database>::Connection;
+
+        fn query(sql: impl sqlx::SqlSafeStr) -> Query<'static, Db, <Db as Database>::Arguments> {
+            sqlx::query::<Db>(sql).persistent(persistent!())
+        }
+    };
+}
+pub(in crate::store) use prelude;
+
+/// Runs one query that only reads, in a transaction of its own.
+macro_rules! reading {
+    ($self:ident, $query:ident $(, $argument:expr)*) => {{
+        let mut tx = $self.begin_read().await?;
+        let answer = $query(&mut tx $(, $argument)*).await?;
+        tx.commit().await?;
+        Ok(answer)
+    }};
+}
+pub(in crate::store) use reading;
+
+/// Runs one query that writes, in a transaction of its own, which is durable when this returns.
+macro_rules! writing {
+    ($self:ident, $query:ident $(, $argument:expr)*) => {{
+        let mut tx = $self.begin_write().await?;
+        let answer = $query(&mut tx $(, $argument)*).await?;
+        tx.commit().await?;
+        Ok(answer)
+    }};
+}
+pub(in crate::store) use writing;

@@ -1,0 +1,57 @@
+//! reseal's own tables in Postgres.
+
+use crate::store::control::{self, reading, writing};
+
+macro_rules! now {
+    () => {
+        "clock_timestamp()"
+    };
+}
+macro_rules! lease_end {
+    () => {
+        "clock_timestamp() + interval '20 seconds'"
+    };
+}
+macro_rules! ms_open {
+    () => {
+        "CAST(extract(epoch FROM "
+    };
+}
+macro_rules! ms_close {
+    () => {
+        ") * 1000 AS bigint)"
+    };
+}
+macro_rules! uuid_cast {
+    () => {
+        "::uuid"
+    };
+}
+macro_rules! text_cast {
+    () => {
+        "::text"
+    };
+}
+macro_rules! skip_locked {
+    () => {
+        "FOR UPDATE SKIP LOCKED"
+    };
+}
+macro_rules! persistent {
+    () => {
+        false
+    };
+}
+
+control::prelude!(Postgres, Postgres);
+control::registry::registry!(Postgres);
+control::runs::runs!(Postgres);
+control::shards::shards!(Postgres);
+control::quarantine::quarantine!(Postgres);
+control::audit::audit!(Postgres);
+
+/// One appends at a time: who comes second reads the head that the first left.
+async fn lock_audit(conn: &mut Connection) -> Result<(), StoreError> {
+    query("LOCK TABLE reseal_audit IN SHARE ROW EXCLUSIVE MODE").execute(&mut *conn).await?;
+    Ok(())
+}
