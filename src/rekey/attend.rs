@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
-    RekeyError, Step, Waiting,
+    Step, Waiting,
     directions::Directions,
     pipeline::Workshop,
     retry::patiently,
@@ -40,27 +40,22 @@ impl Attendant {
     /// The first look: from here on the process is seen, and does as is ordered.
     ///
     /// # Errors
-    /// The store's; and [`RekeyError::Refused`] where a limit was set on the lag of replicas that can't be seen.
+    /// The store's.
     pub(super) async fn begin(
         shop: Arc<Workshop>,
         run_id: String,
         process: String,
-    ) -> Result<Self, RekeyError> {
+    ) -> Result<Self, StoreError> {
         let rows = VecDeque::from([(Instant::now(), 0)]);
         let (courtesy, lag) = (Courtesy::default(), Lag::default());
         let mut attendant = Self { shop, run_id, process, courtesy, lag, rows, delayed: 0 };
         let status = &attendant.shop.status;
-        let beat = || attendant.shop.job.store.beat(&attendant.run_id, &attendant.heartbeat());
+        let heartbeat = attendant.heartbeat();
+        let beat = || attendant.shop.job.store.beat(&attendant.run_id, &heartbeat);
         let run = attendant.shop.job.at(Step::Beat, patiently(status, beat)).await?;
         let mut directions = Directions::new(&attendant.shop.job.options, &run.orders);
         if attendant.shop.job.options.max_replica_lag.is_some() {
             let pressure = patiently(status, || attendant.shop.job.store.pressure()).await?;
-            if pressure.replicas == Replicas::Hidden {
-                return Err(RekeyError::Refused {
-                    what: "this role can't see how far the replicas are behind".to_owned(),
-                    hint: "GRANT pg_read_all_stats TO the role, or run without --max-replica-lag".to_owned(),
-                });
-            }
             directions.hold = attendant.hold(&pressure);
         }
         attendant.shop.directions.send_replace(directions);

@@ -12,7 +12,7 @@ use std::{
 use rand::RngExt;
 use tokio::{
     sync::{mpsc, watch},
-    task::AbortHandle,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -162,14 +162,28 @@ pub(super) enum End {
 pub(super) async fn work(shop: &Arc<Workshop>, worker: usize, lease: &Lease) -> Result<End, RekeyError> {
     let (sender, pages) = mpsc::channel(1);
     let reader = tokio::spawn(read_ahead(Arc::clone(shop), lease.clone(), sender));
-    let _reader = AbortOnDrop(reader.abort_handle());
+    let _reader = AbortOnDrop::new(reader);
     tokio::select! {
         end = commit_pages(shop, worker, lease, pages) => end,
         () = keep_alive(shop, lease) => Ok(End::Lost(None)),
     }
 }
 
-struct AbortOnDrop(AbortHandle);
+/// A task that ends with its owner.
+pub(super) struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    pub(super) fn new(task: JoinHandle<()>) -> Self {
+        Self(task)
+    }
+
+    /// Ends it, and waits until it has ended.
+    pub(super) async fn end(mut self) {
+        self.0.abort();
+        // It was cut off, or had ended: either is what was asked for.
+        drop((&mut self.0).await);
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 mod cells;
 mod control;
 mod error;
+mod orders;
 pub mod postgres;
 mod run;
 mod schema;
@@ -23,8 +24,12 @@ pub use control::{
     registry::Registry,
     runs::Runs,
     shards::Shards,
+    steering::Steering,
 };
 pub use error::StoreError;
+pub use orders::{
+    Heartbeat, Orders, Paused, Pressure, Process, Replicas, RowRate, Setting, ShardCount,
+};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,
@@ -50,7 +55,7 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
 /// again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Debug + Send + Sync {
+pub trait Store: Registry + Runs + Shards + Steering + Quarantine + AuditLog + Debug + Send + Sync {
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.
@@ -63,6 +68,9 @@ pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Debug + Send
 
     /// Looks at the table that `name` names: what it is, and everything about it that a re-key must know.
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError>;
+
+    /// What the database has to bear besides us; nothing, for one that can't tell.
+    async fn pressure(&self) -> Result<Pressure, StoreError>;
 
     /// How many rows the table holds now.
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError>;

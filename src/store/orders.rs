@@ -85,7 +85,7 @@ impl Process {
 
 /// How many shards of a sweep are where.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Shards {
+pub struct ShardCount {
     /// Every row was dealt with.
     pub done: i64,
     /// In a worker's hands.

@@ -124,7 +124,7 @@ async fn a_lease_that_was_taken_over_commits_nothing() {
     assert_eq!(stage.differences(Under::Static(&OLD)).await, [""; 0]);
 
     let done = commit_one(store, &target, &second, key, [value, b"second"]).await;
-    assert!(matches!(done, Committed::Done(unsettled) if unsettled.is_empty()));
+    assert!(matches!(done, Committed::Done { unsettled, .. } if unsettled.is_empty()));
     assert_eq!(store.tally(&report.run.run_id, None).await.unwrap().rekeyed, 1);
 }
 

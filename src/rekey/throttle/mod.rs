@@ -5,6 +5,6 @@ mod courtesy;
 mod lag;
 mod pace;
 
-pub(super) use courtesy::Courtesy;
-pub(super) use lag::Lag;
-pub(super) use pace::Pace;
+pub(in crate::rekey) use courtesy::Courtesy;
+pub(in crate::rekey) use lag::Lag;
+pub(in crate::rekey) use pace::Pace;

@@ -13,7 +13,7 @@ pub(super) type RowsPerSecond = NonZero<u32>;
 /// A booking is a position in the row of all rows; its turn comes when the clock has passed every row before it. The
 /// rate is an argument of the clock: when it changes, those who wait already feel it.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(in crate::rekey) struct Pace {
     booked: f64,
     passed: f64,
     at: Instant,
@@ -21,22 +21,22 @@ pub(super) struct Pace {
 
 /// A place among the rows.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Ticket(f64);
+pub(in crate::rekey) struct Ticket(f64);
 
 impl Pace {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(in crate::rekey) fn new(now: Instant) -> Self {
         Self { booked: 0.0, passed: 0.0, at: now }
     }
 
     /// Books `rows` behind all that were booked before.
-    pub(super) fn book(&mut self, rows: usize) -> Ticket {
+    pub(in crate::rekey) fn book(&mut self, rows: usize) -> Ticket {
         let ticket = Ticket(self.booked);
         self.booked += f64::from(u32::try_from(rows).unwrap_or(u32::MAX));
         ticket
     }
 
     /// How long the ticket's rows have to wait; `None` when it is their turn.
-    pub(super) fn wait(
+    pub(in crate::rekey) fn wait(
         &mut self,
         ticket: Ticket,
         now: Instant,

@@ -13,18 +13,22 @@ pub(super) mod quarantine;
 pub(super) mod registry;
 pub(super) mod runs;
 pub(super) mod shards;
+pub(super) mod steering;
 
 /// What the other files' macros need in scope, for the store type `$store` of sqlx's `$database`.
 macro_rules! prelude {
     ($store:ident, $database:ident) => {
+        use std::num::NonZero;
+
         use async_trait::async_trait;
         use sqlx::{Database, Row, query::Query};
 
         use super::$store;
         use $crate::store::{
-            AuditEvent, AuditHead, AuditLog, AuditRecord, Checkpoint, Claim, DataKeyState, KeyKind, KeyRange,
-            Lease, NewRun, Quarantine, Quarantined, Registry, RowKey, RunRow, RunState, Runs, Shards,
-            StoreError, Tally, Target, WrappedDataKey,
+            AuditEvent, AuditHead, AuditLog, AuditRecord, Checkpoint, Claim, DataKeyState, Heartbeat,
+            KeyKind, KeyRange, Lease, NewRun, Orders, Paused, Process, Quarantine, Quarantined, Registry,
+            RowKey, RowRate, RunRow, RunState, Runs, Setting, ShardCount, Shards, Steering, StoreError,
+            Tally, Target, WrappedDataKey,
         };
 
         type Db = sqlx::$database;

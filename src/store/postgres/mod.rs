@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use sqlx::{PgPool, PgTransaction, postgres::PgPoolOptions};
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, RowKey, Store, StoreError,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store, StoreError,
     Target, TargetName,
 };
 
@@ -16,6 +16,7 @@ mod connect;
 mod control;
 mod inspect;
 mod migrate;
+mod pressure;
 mod swap;
 mod table;
 
@@ -108,6 +109,11 @@ impl Store for Postgres {
         inspect::inspect(&mut tx, name).await
     }
 
+    async fn pressure(&self) -> Result<Pressure, StoreError> {
+        let mut tx = self.begin_read().await?;
+        pressure::pressure(&mut tx).await
+    }
+
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
         let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
         table::count(&mut tx, target).await
@@ -179,7 +185,7 @@ impl Store for Postgres {
     ) -> Result<Committed, StoreError> {
         let mut tx = self.begin_batch().await?;
         let committed = swap::commit(&mut tx, target, lease, batch).await?;
-        if matches!(committed, Committed::Done(_)) {
+        if matches!(committed, Committed::Done { .. }) {
             tx.commit().await?;
         }
         Ok(committed)
