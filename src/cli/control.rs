@@ -73,12 +73,14 @@ fn setting(name: &str, value: &str) -> Result<Setting, Fault> {
     match name {
         "rate" if value == "off" => Ok(Setting::Rate(RowRate::Unlimited)),
         "rate" => {
-            let rate = number(u32::MAX).map_err(|fault| fault.hint("without a limit: reseal set rate off"))?;
+            let rate =
+                number(u32::MAX).map_err(|fault| fault.hint("without a limit: reseal set rate off"))?;
             Ok(Setting::Rate(RowRate::PerSecond(rate)))
         }
         "batch" => Ok(Setting::Batch(number(MOST_BATCH)?)),
         _ => {
-            let workers = number(MOST_WORKERS).map_err(|fault| fault.hint("to stop them all: reseal pause"))?;
+            let workers =
+                number(MOST_WORKERS).map_err(|fault| fault.hint("to stop them all: reseal pause"))?;
             Ok(Setting::Workers(workers))
         }
     }

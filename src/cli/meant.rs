@@ -69,7 +69,8 @@ pub(super) fn clear_text(call: &Call) -> ClearText {
 pub(super) fn options(call: &Call) -> Result<Options, Fault> {
     let defaults = Options::default();
     let number = |name, range| call.settings.number(name, range);
-    let rate = |name| Ok::<_, Fault>(number(name, 1..=u32::MAX.into())?.and_then(|rate| u32::try_from(rate).ok()));
+    let rate =
+        |name| Ok::<_, Fault>(number(name, 1..=u32::MAX.into())?.and_then(|rate| u32::try_from(rate).ok()));
     let size = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok());
     Ok(Options {
         workers: size(number("workers", 1..=MOST_WORKERS.into())?).unwrap_or(defaults.workers),

@@ -51,7 +51,7 @@ impl Exporter {
         };
         let file = call.settings.text("metrics-file").map(PathBuf::from);
         if let Some(file) = &file {
-            write(file, "").map_err(|error| {
+            NamedTempFile::new_in(folder(file)).map_err(|error| {
                 Fault::refused(format!("cannot write metrics to {}: {}", file.display(), error.kind()))
                     .hint("name a file in a folder that may be written to")
             })?;
@@ -89,8 +89,7 @@ fn text(status: &watch::Receiver<Status>) -> String {
 
 /// Puts a whole file in the place of the last one, so that who reads it never sees a part.
 fn write(file: &Path, text: &str) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut new = NamedTempFile::new_in(folder)?;
+    let mut new = NamedTempFile::new_in(folder(file))?;
     new.write_all(text.as_bytes())?;
     // Counts, for another account to read.
     new.as_file().set_permissions(Permissions::from_mode(0o644))?;
@@ -98,10 +97,15 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// A port alone is one of the loopback interface.
 async fn listen(address: &str) -> Result<TcpListener, Fault> {
-    let usage =
-        || Fault::usage("--metrics-listen takes a port or an address").hint("--metrics-listen 127.0.0.1:9464");
+    let usage = || {
+        Fault::usage("--metrics-listen takes a port or an address").hint("--metrics-listen 127.0.0.1:9464")
+    };
     let address = match address.trim_start_matches(':').parse::<u16>() {
         Ok(port) => SocketAddr::from(([127, 0, 0, 1], port)),
         Err(_) => lookup_host(address).await.map_err(|_| usage())?.next().ok_or_else(usage)?,

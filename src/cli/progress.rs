@@ -90,7 +90,9 @@ struct Seen {
 /// A reason to wait, and what would end it where that is the operator's to do.
 fn in_words(waiting: &Waiting) -> String {
     match waiting {
-        Waiting::Paused { since_ms, .. } => format!("{waiting} since {}; reseal resume", stdio::time(*since_ms)),
+        Waiting::Paused { since_ms, .. } => {
+            format!("{waiting} since {}; reseal resume", stdio::time(*since_ms))
+        }
         other => stdio::shown(&other.to_string()),
     }
 }

@@ -24,8 +24,7 @@ use super::{
 
 pub(super) fn command() -> Command {
     let about = "Re-key every value, or go on with the open run of the same keys";
-    let own: &[&str] =
-        &["new-data-key", "workers", "batch", "rows-limit", "reseal-ambiguous"];
+    let own: &[&str] = &["new-data-key", "workers", "batch", "rows-limit", "reseal-ambiguous"];
     let throttles: &[&str] = &["max-rows-per-second", "max-replica-lag", "max-kms-calls-per-second"];
     let metrics: &[&str] = &["metrics-listen", "metrics-file"];
     let groups = [
@@ -195,9 +194,11 @@ impl Work {
                     call.again("run"),
                 ],
             ),
-            Outcome::Paused => {
-                (Exit::Resumable, "paused", vec![format!("{}, then:", call.again("resume")), call.again("run")])
-            }
+            Outcome::Paused => (
+                Exit::Resumable,
+                "paused",
+                vec![format!("{}, then:", call.again("resume")), call.again("run")],
+            ),
             Outcome::Interrupted => (
                 Exit::Resumable,
                 "stopped early at a clean checkpoint, every value opens",

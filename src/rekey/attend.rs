@@ -148,7 +148,9 @@ impl Attendant {
 
     /// Rows a second over the last ticks.
     fn rate(&self) -> i64 {
-        let (Some((then, before)), Some((now, rows))) = (self.rows.front(), self.rows.back()) else { return 0 };
+        let (Some((then, before)), Some((now, rows))) = (self.rows.front(), self.rows.back()) else {
+            return 0;
+        };
         let milliseconds = (*now - *then).as_millis();
         let rate = u128::from(rows - before) * 1000 / milliseconds.max(1);
         i64::try_from(rate).unwrap_or(i64::MAX)

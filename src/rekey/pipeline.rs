@@ -121,7 +121,9 @@ impl Workshop {
         let mut shown = None;
         loop {
             let paused = directions.borrow_and_update().paused.clone();
-            let Some(paused) = paused.filter(|_| !self.should_stop() && !self.is_surplus(worker)) else { return };
+            let Some(paused) = paused.filter(|_| !self.should_stop() && !self.is_surplus(worker)) else {
+                return;
+            };
             shown.get_or_insert_with(|| {
                 let reason = Waiting::Paused { by: paused.by, since_ms: paused.since_ms };
                 Wait::begin(&self.status, reason)

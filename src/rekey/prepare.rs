@@ -159,10 +159,13 @@ impl Ring {
                 if let Some((_, kms)) = self.connected.iter().find(|(known, _)| known == name) {
                     return Ok(Named::Kms(Arc::clone(kms)));
                 }
-                let kms = kms::connect_within(name, Arc::clone(&self.quota)).await.map_err(|error| match error {
-                    kms::ConnectError::Kms(error) => RekeyError::Kms(error),
-                    error => refused(spec, &error),
-                })?;
+                let kms =
+                    kms::connect_within(name, Arc::clone(&self.quota)).await.map_err(
+                        |error| match error {
+                            kms::ConnectError::Kms(error) => RekeyError::Kms(error),
+                            error => refused(spec, &error),
+                        },
+                    )?;
                 self.connected.push((name.clone(), Arc::clone(&kms)));
                 self.kms.push(Arc::clone(&kms));
                 Ok(Named::Kms(kms))

@@ -78,7 +78,12 @@ impl fmt::Display for Waiting {
             Self::Paused { by, .. } => write!(f, "paused by {by}"),
             Self::Database(error) => write!(f, "the database: {error}"),
             Self::ReplicaLag { lag, most } => {
-                write!(f, "a replica is {:.1} s behind, more than {:.1} s", lag.as_secs_f64(), most.as_secs_f64())
+                write!(
+                    f,
+                    "a replica is {:.1} s behind, more than {:.1} s",
+                    lag.as_secs_f64(),
+                    most.as_secs_f64()
+                )
             }
             Self::ReplicaLagUnknown => f.write_str("how far the replicas are behind can't be seen"),
             Self::LockWaits { sessions, batch } => {

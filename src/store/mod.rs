@@ -27,9 +27,7 @@ pub use control::{
     steering::Steering,
 };
 pub use error::StoreError;
-pub use orders::{
-    Heartbeat, Orders, Paused, Pressure, Process, Replicas, RowRate, Setting, ShardCount,
-};
+pub use orders::{Heartbeat, Orders, Paused, Pressure, Process, Replicas, RowRate, Setting, ShardCount};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,

@@ -10,11 +10,11 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
+pub use self::quota::{Quota, QuotaState};
 use self::{
     aws::AwsKms,
     local::{KeyringError, LocalKms},
 };
-pub use self::quota::{Quota, QuotaState};
 use super::spec::KmsSpec;
 use crate::secret::DataKey;
 

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sqlx::{PgPool, PgTransaction, postgres::PgPoolOptions};
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store, StoreError,
-    Target, TargetName,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store,
+    StoreError, Target, TargetName,
 };
 
 mod connect;

@@ -17,8 +17,8 @@ use sqlx::{
 };
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store, StoreError,
-    Target, TargetName,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store,
+    StoreError, Target, TargetName,
 };
 
 mod control;
