@@ -2,7 +2,7 @@
 
 mod keys;
 mod life;
-mod operator;
+pub(crate) mod operator;
 mod refusals;
 mod settings;
 mod stopping;

@@ -6,6 +6,7 @@
 )]
 
 mod cli;
+mod control;
 mod drill;
 mod formats;
 mod key_text;

@@ -69,7 +69,7 @@ impl TempPostgres {
                 "hostssl"
             }
         };
-        let access = format!("local all all trust\n{host} all all 127.0.0.1/32 scram-sha-256\n");
+        let access = format!("local all,replication all trust\n{host} all all 127.0.0.1/32 scram-sha-256\n");
         fs::write(folder.join("data/pg_hba.conf"), access).expect("the cluster's folder is ours");
         let mut lines = vec![
             "listen_addresses = '127.0.0.1'".to_owned(),
@@ -140,6 +140,15 @@ impl TempPostgres {
         })
     }
 
+    /// A hot standby that follows this cluster.
+    pub(crate) fn standby(&self) -> Standby {
+        let (programs, port) = (programs(), self.port.to_string());
+        let arguments = [programs.as_os_str(), self.folder.as_os_str(), port.as_ref()];
+        let mut supervisor = Supervisor::start(include_str!("standby.sh"), &arguments);
+        let folder = PathBuf::from(supervisor.answer());
+        Standby { _supervisor: supervisor, url: socket_url(&folder, self.port, "postgres") }
+    }
+
     /// The superuser's way to `database`, through the socket.
     pub(crate) fn url(&self, database: &str) -> String {
         socket_url(&self.folder, self.port, database)
@@ -168,6 +177,33 @@ impl TempPostgres {
     /// The certificate of an authority that signed nothing.
     pub(crate) fn untrusted_ca(&self) -> PathBuf {
         self.folder.join("untrusted-ca.crt")
+    }
+}
+
+/// A standby; killed and removed on drop, or when the process ends.
+pub(crate) struct Standby {
+    _supervisor: Supervisor,
+    url: String,
+}
+
+impl Standby {
+    /// Stops replaying what it receives.
+    pub(crate) fn pause(&self) {
+        self.execute("SELECT pg_wal_replay_pause()");
+    }
+
+    /// Replays again.
+    pub(crate) fn resume(&self) {
+        self.execute("SELECT pg_wal_replay_resume()");
+    }
+
+    fn execute(&self, statement: &'static str) {
+        let done = block_on(async {
+            let mut connection = PgConnection::connect(&self.url).await?;
+            sqlx::raw_sql(statement).execute(&mut connection).await?;
+            connection.close().await
+        });
+        done.expect("a hot standby answers");
     }
 }
 
