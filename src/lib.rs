@@ -7,6 +7,7 @@
 //! - [`store`]: Postgres and SQLite, as far as a re-key needs them. It knows rows and bytes, and no key.
 //! - [`keyring`]: static keys, key management services, the registry of data keys; opening a value of unknown format,
 //!   and sealing one with proof.
+//! - [`audit`]: checks the hash-chained log of every change of state.
 //! - [`rekey`]: a run over a whole table, its verification, and what `plan` counts (`docs/protocol.md`).
 //!
 //! A service that reads and writes single values needs [`envelope`] and [`keyring`] only. Sealing a tenant's URL so that
@@ -35,6 +36,7 @@
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod audit;
 pub mod envelope;
 pub mod keyring;
 pub mod rekey;

@@ -1,5 +1,6 @@
 //! The command, as an operator and as a script meet it: the real program on real databases.
 
+mod audit;
 mod keys;
 mod life;
 pub(crate) mod operator;

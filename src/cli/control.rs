@@ -9,7 +9,7 @@ use reseal::{
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Exit, Fault, args, connect, meant, stdio::time};
+use super::{Answer, Call, Exit, Fault, args, audit, connect, meant, stdio::time};
 
 const SETTINGS: [&[&str]; 3] = [args::DATABASE, args::NAME, args::OUTPUT];
 
@@ -118,7 +118,7 @@ async fn answer(call: &Call, store: &dyn Store, run: &RunRow, what: &str) -> Res
         Some(_) => vec![call.again("resume")],
         None => vec![call.again("status") + " --watch"],
     };
-    Ok(Answer::Report { exit: Exit::Done, human, json, hints })
+    audit::with_head(store, Answer::Report { exit: Exit::Done, human, json, hints }).await
 }
 
 /// What was ordered, a line each.

@@ -3,7 +3,7 @@
 use clap::Command;
 use serde_json::json;
 
-use super::{Answer, Call, Exit, Fault, args, connect};
+use super::{Answer, Call, Exit, Fault, args, audit, connect};
 
 pub(super) fn command() -> Command {
     let about = "Create or upgrade reseal's own tables, beside the ones it re-keys";
@@ -19,5 +19,6 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         applied => format!("Applied: {}.\n", applied.join(", ")),
     };
     let json = json!({"command": "init", "applied": applied});
-    Ok(Answer::Report { exit: Exit::Done, human, json, hints: vec![call.again("plan")] })
+    let answer = Answer::Report { exit: Exit::Done, human, json, hints: vec![call.again("plan")] };
+    audit::with_head(store.as_ref(), answer).await
 }

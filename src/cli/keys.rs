@@ -15,7 +15,7 @@ use reseal::{
 };
 use serde_json::json;
 
-use super::{Answer, Call, Exit, Fault, args, connect, meant, stdio};
+use super::{Answer, Call, Exit, Fault, args, audit, connect, meant, stdio};
 
 mod document;
 
@@ -102,7 +102,7 @@ pub(super) async fn new(call: &Call) -> Result<Answer, Fault> {
     let json =
         json!({"command": "keys new", "id": id, "purpose": purpose, "kms": row.kms, "state": "active"});
     let hints = vec![call.again("keys export") + " data-keys.json"];
-    Ok(Answer::Report { exit: Exit::Done, human, json, hints })
+    audit::with_head(store.as_ref(), Answer::Report { exit: Exit::Done, human, json, hints }).await
 }
 
 pub(super) async fn export(call: &Call) -> Result<Answer, Fault> {
@@ -182,7 +182,7 @@ pub(super) async fn import(call: &Call) -> Result<Answer, Fault> {
         })).collect::<Vec<_>>(),
         "proven": proven,
     });
-    Ok(Answer::Report { exit: Exit::Done, human, json, hints })
+    audit::with_head(store.as_ref(), Answer::Report { exit: Exit::Done, human, json, hints }).await
 }
 
 fn is_same(known: &WrappedDataKey, key: &WrappedDataKey) -> bool {

@@ -10,6 +10,7 @@ use clap::{ArgMatches, Command};
 
 mod answer;
 mod args;
+mod audit;
 mod completions;
 mod config;
 mod connect;
@@ -79,6 +80,7 @@ fn commands() -> Command {
         verify::command(),
         quarantine::command(),
         keys::command(),
+        audit::command(),
         open::command(),
         seal::command(),
         keygen::command(),
@@ -135,6 +137,8 @@ pub(crate) fn done(call: &Call) -> Exit {
             "keys new" => keys::new(call).await,
             "keys export" => keys::export(call).await,
             "keys import" => keys::import(call).await,
+            "audit verify" => audit::verify(call).await,
+            "audit export" => audit::export(call).await,
             "open" => open::run(call).await,
             "seal" => seal::run(call).await,
             "keygen" => keygen::run(call),

@@ -10,7 +10,7 @@ use reseal::{
 use serde_json::json;
 
 use super::{
-    Answer, Call, Exit, Fault, args, connect, meant, report,
+    Answer, Call, Exit, Fault, args, audit, connect, meant, report,
     stdio::{commas, shown, time},
 };
 
@@ -119,5 +119,5 @@ pub(super) async fn retry(call: &Call) -> Result<Answer, Fault> {
         human += &format!("{} values can still not be opened.\n", commas(count(retried.quarantined)));
         (Exit::Attention, vec![call.again("quarantine list")])
     };
-    Ok(Answer::Report { exit, human, json, hints })
+    audit::with_head(job.store.as_ref(), Answer::Report { exit, human, json, hints }).await
 }

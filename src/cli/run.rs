@@ -14,7 +14,7 @@ use reseal::{
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    Answer, Call, Exit, Fault, args, connect, control, meant,
+    Answer, Call, Exit, Fault, args, audit, connect, control, meant,
     metrics::Exporter,
     progress,
     report::{self, Report},
@@ -106,7 +106,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let open = watching.borrow().run.clone();
     match (end, open) {
         (End::Ran(ended), open) => match (*ended, open) {
-            (Ok(report), _) => Ok(work.answer(call, &report)),
+            (Ok(report), _) => audit::with_head(work.store.as_ref(), work.answer(call, &report)).await,
             (Err(error), None) => Err(error.into()),
             (Err(error), Some(run)) => {
                 let outcome = if error.is_resumable() { Outcome::Interrupted } else { Outcome::Failed };

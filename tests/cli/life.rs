@@ -40,6 +40,7 @@ async fn from_a_static_key_to_a_kms_on_postgres() {
     assert_eq!(
         keys,
         [
+            "audit",
             "command",
             "conflicts",
             "format",

@@ -68,6 +68,8 @@ macro_rules! registry {
         }
 
         pub(in crate::store) async fn add_data_key(conn: &mut Connection, key: &WrappedDataKey) -> Result<(), StoreError> {
+            // Taken before the look at what is active: of two that add at once, the second sees the first's key.
+            lock_audit(conn).await?;
             if key.state == DataKeyState::Active {
                 query("UPDATE reseal_data_keys SET state = 'draining' WHERE purpose = $1 AND state = 'active'")
                     .bind(key.purpose.clone())
