@@ -6,6 +6,7 @@ mod metrics;
 mod orders;
 mod quota;
 mod replica;
+mod watch;
 
 use std::{
     process::Child,

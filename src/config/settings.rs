@@ -56,41 +56,38 @@ pub(crate) fn definition(name: &str) -> &'static Definition {
 }
 
 /// Every setting, in the order of help.
-pub(crate) const SETTINGS: &[Definition] = &[
-    one("database-url", "URL", "The database: postgres://…, sqlite://FILE, env:NAME or file:PATH"),
-    one("tls", "MODE", "How the server is checked; verify-full, except on loopback or a socket").choices(&[
-        "verify-full",
-        "verify-ca",
-        "require",
-        "disable",
-    ]),
-    one("table", "[SCHEMA.]TABLE", "The table").default(&["org_instances"]),
-    one("logical-name", "NAME", "The name that v3 values are bound to; the table's own by default"),
-    one("key-column", "NAME", "The primary key").default(&["org_id"]),
-    many("column", "NAME", "An encrypted column; repeat for each")
-        .default(&["database_url_encrypted", "redis_url_encrypted"]),
-    many("old", "KEY", "A key that stored values may be under; repeat for each"),
-    one("new", "KEY", "The key to end under"),
-    one("format", "FORMAT", "What to write: v1 under a static key, v2 or v3 under a KMS key")
-        .choices(&["v1", "v2", "v3"])
-        .default(&["v2"]),
-    one("data-key-scope", "SCOPE", "v2: a data key for each row, or for each batch")
-        .choices(&["row", "batch"])
-        .default(&["row"]),
-    switch("new-data-key", "v3: make a new data key, even where one is active"),
-    switch("seal-plaintext", "Seal URLs that are stored in the clear, instead of quarantining them"),
-    one("workers", "N", "Workers in this process; each uses two connections").default(&["2"]),
-    one("batch", "N", "Rows a batch, at most").default(&["1000"]),
-    one("max-rows-per-second", "N", "Rows a second, all workers of this process together"),
-    one("max-replica-lag", "TIME", "Write nothing while a replica is further behind, such as 5s"),
-    one("max-kms-calls-per-second", "N", "KMS calls a second, all keys of this process together"),
-    one("metrics-listen", "ADDRESS", "Serve Prometheus metrics at a port of this machine, or at an address"),
-    one("metrics-file", "FILE", "Leave Prometheus metrics in a file, written anew every 5 s"),
-    one("max-value", "BYTES", "The longest value; longer ones go to quarantine").default(&["16777216"]),
-    one("rows-limit", "N", "Stop after about so many rows"),
-    switch("reseal-ambiguous", "Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce"),
-    one("output", "FORM", "How to answer").choices(&["human", "json"]).default(&["human"]),
-];
+pub(crate) const SETTINGS: &[Definition] =
+    &[
+        one("database-url", "URL", "The database: postgres://…, sqlite://FILE, env:NAME or file:PATH"),
+        one("tls", "MODE", "How the server is checked; verify-full, except on loopback or a socket")
+            .choices(&["verify-full", "verify-ca", "require", "disable"]),
+        one("table", "[SCHEMA.]TABLE", "The table").default(&["org_instances"]),
+        one("logical-name", "NAME", "The name that v3 values are bound to; the table's own by default"),
+        one("key-column", "NAME", "The primary key").default(&["org_id"]),
+        many("column", "NAME", "An encrypted column; repeat for each")
+            .default(&["database_url_encrypted", "redis_url_encrypted"]),
+        many("old", "KEY", "A key that stored values may be under; repeat for each"),
+        one("new", "KEY", "The key to end under"),
+        one("format", "FORMAT", "What to write: v1 under a static key, v2 or v3 under a KMS key")
+            .choices(&["v1", "v2", "v3"])
+            .default(&["v2"]),
+        one("data-key-scope", "SCOPE", "v2: a data key for each row, or for each batch")
+            .choices(&["row", "batch"])
+            .default(&["row"]),
+        switch("new-data-key", "v3: make a new data key, even where one is active"),
+        switch("seal-plaintext", "Seal URLs that are stored in the clear, instead of quarantining them"),
+        one("workers", "N", "Workers in this process; each uses two connections").default(&["2"]),
+        one("batch", "N", "Rows a batch, at most").default(&["1000"]),
+        one("max-rows-per-second", "N", "Rows a second, all workers of this process together"),
+        one("max-replica-lag", "TIME", "Write nothing while a replica is further behind, such as 5s"),
+        one("max-kms-calls-per-second", "N", "KMS calls a second, all keys of this process together"),
+        one("metrics-listen", "ADDRESS", "Serve Prometheus metrics at this port of 127.0.0.1, or address"),
+        one("metrics-file", "FILE", "Leave Prometheus metrics in a file, written anew every 5 s"),
+        one("max-value", "BYTES", "The longest value; longer ones go to quarantine").default(&["16777216"]),
+        one("rows-limit", "N", "Stop after about so many rows"),
+        switch("reseal-ambiguous", "Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce"),
+        one("output", "FORM", "How to answer").choices(&["human", "json"]).default(&["human"]),
+    ];
 
 const fn one(name: &'static str, value_name: &'static str, help: &'static str) -> Definition {
     Definition::new(name, Kind::One, value_name, help)

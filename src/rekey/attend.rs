@@ -12,10 +12,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::{
     Step, Waiting,
     directions::Directions,
-    pipeline::Workshop,
     retry::patiently,
     throttle::{Courtesy, Lag},
     waiting::Wait,
+    workshop::Workshop,
 };
 use crate::store::{Heartbeat, Pressure, Replicas, StoreError};
 
@@ -72,6 +72,9 @@ impl Attendant {
             ticks.tick().await;
             shop.metrics.kms(shop.job.opener.kms().iter().map(AsRef::as_ref));
             show(&shop, &mut quota, self.kms_quota());
+            if shop.directions.borrow().paused.is_some() {
+                self.rows.clear();
+            }
             self.rows.push_back((Instant::now(), shop.metrics.rows()));
             if self.rows.len() > WINDOW {
                 self.rows.pop_front();
@@ -88,7 +91,7 @@ impl Attendant {
 
     async fn look(&mut self) -> Result<(Directions, Option<Waiting>), StoreError> {
         let (job, store) = (&self.shop.job, &self.shop.job.store);
-        let run = job.at(Step::Beat, store.beat(&self.run_id, &self.heartbeat())).await?;
+        let run = store.beat(&self.run_id, &self.heartbeat()).await?;
         let pressure = store.pressure().await?;
         let mut directions = Directions::new(&job.options, &run.orders);
         self.shop.status.send_modify(|status| status.run = Some(run));

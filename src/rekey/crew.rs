@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{RekeyError, Stop, pipeline::Workshop};
+use super::{RekeyError, Stop, workshop::Workshop};
 
 /// Why a worker left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

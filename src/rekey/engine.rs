@@ -16,11 +16,12 @@ use super::{
     attend::Attendant,
     crew::{self, Left},
     directions::Directions,
-    pipeline::{AbortOnDrop, End, Workshop, work},
+    pipeline::{AbortOnDrop, End, work},
     resealer::count,
     retry::patiently,
     throttle::Pace,
     waiting::Wait,
+    workshop::Workshop,
 };
 use crate::{
     keyring::Attempt,

@@ -16,6 +16,9 @@ use crate::{keyring::kms::Kms, store::Tally};
 /// Upper ends of the histogram of batches, in seconds: from a batch in memory to one that met the statement time-out.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
+/// What becomes of a value, as it is counted.
+const CLASSES: [&str; 5] = ["rekeyed", "current", "null", "quarantined", "vanished"];
+
 /// The instruments of one process.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -37,45 +40,32 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let registry = Registry::new();
-        let (registry_of, opts) = (&registry, |name: &str, help: &str| Opts::new(name, help));
-        let counter = |name, help| add(registry_of, IntCounter::with_opts(opts(name, help)));
-        let gauge = |name, help| add(registry_of, IntGauge::with_opts(opts(name, help)));
-        let batches = HistogramOpts::new("reseal_batch_seconds", "Time that the commit of a batch took")
-            .buckets(BUCKETS.to_vec());
+        let (all, opts) = (Registry::new(), |name, help| Opts::new(name, help));
+        let counter = |name, help| add(&all, IntCounter::with_opts(opts(name, help)));
+        let gauge = |name, help| add(&all, IntGauge::with_opts(opts(name, help)));
+        let values = Opts::new("reseal_values_total", "Values settled, each once, by what became of it");
+        let values = add(&all, IntCounterVec::new(values, &["class"]));
+        // Every series is there from the start: a rate over one that comes up later misses its first step.
+        CLASSES.iter().for_each(|class| values.with_label_values(&[class]).reset());
+        let batches = HistogramOpts::new("reseal_batch_seconds", "Time that the commit of a batch took");
+        let lag = Opts::new("reseal_replica_lag_seconds", "Lag of the slowest replica, where it has a limit");
+        let waiting = Opts::new("reseal_waiting", "Waits under way, by reason");
+        let run = Opts::new("reseal_run_info", "The run");
         Self {
             rows: counter("reseal_rows_total", "Rows dealt with, each once"),
-            values: add(
-                registry_of,
-                IntCounterVec::new(
-                    opts("reseal_values_total", "Values settled, each once, by what became of it"),
-                    &["class"],
-                ),
-            ),
+            values,
             conflicts: counter("reseal_conflicts_total", "Writes by others between a read and its commit"),
             kms_calls: counter("reseal_kms_calls_total", "Calls sent to a KMS, repeated ones too"),
             kms_throttled: counter("reseal_kms_throttled_total", "Calls that a KMS refused as too many"),
-            batches: add(registry_of, Histogram::with_opts(batches)),
+            batches: add(&all, Histogram::with_opts(batches.buckets(BUCKETS.to_vec()))),
             workers: gauge("reseal_workers", "Workers of this process"),
-            waiting: add(
-                registry_of,
-                IntGaugeVec::new(opts("reseal_waiting", "Waits under way, by reason"), &["reason"]),
-            ),
-            replica_lag: add(
-                registry_of,
-                Gauge::with_opts(opts(
-                    "reseal_replica_lag_seconds",
-                    "How far the slowest replica is behind, where a limit is set",
-                )),
-            ),
+            waiting: add(&all, IntGaugeVec::new(waiting, &["reason"])),
+            replica_lag: add(&all, Gauge::with_opts(lag)),
             lock_waits: gauge("reseal_lock_waits", "Sessions that wait for locks which batches hold"),
             sweep: gauge("reseal_run_sweep", "The sweep under way"),
             run_rows: gauge("reseal_run_rows", "Rows of the table when the run was opened"),
-            run: add(
-                registry_of,
-                IntGaugeVec::new(opts("reseal_run_info", "The run"), &["run", "target", "state", "version"]),
-            ),
-            registry,
+            run: add(&all, IntGaugeVec::new(run, &["run", "target", "state", "version"])),
+            registry: all,
         }
     }
 }
@@ -101,7 +91,7 @@ impl Metrics {
             self.sweep.set(run.sweep);
             self.run_rows.set(run.row_count);
         }
-        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_default()
+        TextEncoder::new().encode_to_string(&self.registry.gather()).expect("a String takes all")
     }
 
     /// Rows that were dealt with so far.
@@ -114,13 +104,8 @@ impl Metrics {
         let add = |counter: &IntCounter, by: i64| counter.inc_by(u64::try_from(by).unwrap_or_default());
         add(&self.rows, tally.scanned);
         add(&self.conflicts, tally.conflicts);
-        for (class, by) in [
-            ("rekeyed", tally.rekeyed),
-            ("current", tally.current),
-            ("null", tally.empty),
-            ("quarantined", tally.quarantined),
-            ("vanished", tally.vanished),
-        ] {
+        let counts = [tally.rekeyed, tally.current, tally.empty, tally.quarantined, tally.vanished];
+        for (class, by) in CLASSES.into_iter().zip(counts) {
             add(&self.values.with_label_values(&[class]), by);
         }
         self.batches.observe(time.as_secs_f64());

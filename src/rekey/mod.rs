@@ -31,6 +31,7 @@ mod steps;
 mod throttle;
 mod verify;
 mod waiting;
+mod workshop;
 
 pub use census::{Census, census};
 pub use engine::run;

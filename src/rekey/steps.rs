@@ -45,7 +45,7 @@ steps! {
     Split => "split",
     /// The run, its first shards and its new data key are stored, in one transaction.
     CreateRun => "create-run",
-    /// The process says what it does, and hears what was ordered.
+    /// The process says for the first time that it is there, and hears what was ordered.
     Beat => "beat",
     /// The run's row is read.
     ReadRun => "read-run",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use reseal::{
     rekey::RunKeys,
-    store::{Process, RunRow, ShardCount, Store, StoreError, Tally},
+    store::{Process, RunRow, RunState, ShardCount, Store, StoreError, Tally},
 };
 
 /// Everything that a status shows.
@@ -73,10 +73,10 @@ impl Look {
             .sum()
     }
 
-    /// How long the first sweep will take at this rate.
+    /// How long the first sweep will take at this rate, unless it is paused.
     pub(super) fn seconds_left(&self) -> Option<i64> {
         let rate = self.rows_per_second();
-        (self.run.state.is_open() && self.run.sweep == 1 && rate > 0).then(|| self.left() / rate)
+        (self.run.state == RunState::Running && self.run.sweep == 1 && rate > 0).then(|| self.left() / rate)
     }
 
     /// Values in quarantine.

@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(look(2, 300, 250, None), 0, "behind, by less than can be seen");
         assert_eq!(look(5, 300, 250, None), 3, "stuck: no reply, and it grows all the same");
         assert_eq!(look(6, 400, 250, Some(1)), 4, "a report that stands still");
-        assert_eq!(look(7, 500, 300, Some(9)), 5, "a report of what is replayed by now");
+        assert_eq!(look(7, 500, 300, Some(9)), 2, "a report of what is replayed by now");
         assert_eq!(look(8, 500, 500, Some(9)), 0);
     }
 

@@ -8,15 +8,19 @@ use std::{
 /// Rows a second.
 pub(super) type RowsPerSecond = NonZero<u32>;
 
+/// A part of a row that is only the rounding of times.
+const ROUNDING: f64 = 1e-3;
+
 /// Rows that were booked, and how far the clock has come with them. Idle time saves up nothing, so there are no bursts.
 ///
-/// A booking is a position in the row of all rows; its turn comes when the clock has passed every row before it. The
-/// rate is an argument of the clock: when it changes, those who wait already feel it.
+/// A booking is a position in the row of all rows; its turn comes when the clock has passed every row before it. So a
+/// rate that changes is felt by those who wait already.
 #[derive(Debug)]
 pub(in crate::rekey) struct Pace {
     booked: f64,
     passed: f64,
     at: Instant,
+    rate: Option<RowsPerSecond>,
 }
 
 /// A place among the rows.
@@ -25,11 +29,17 @@ pub(in crate::rekey) struct Ticket(f64);
 
 impl Pace {
     pub(in crate::rekey) fn new(now: Instant) -> Self {
-        Self { booked: 0.0, passed: 0.0, at: now }
+        Self { booked: 0.0, passed: 0.0, at: now, rate: None }
     }
 
     /// Books `rows` behind all that were booked before.
-    pub(in crate::rekey) fn book(&mut self, rows: usize) -> Ticket {
+    pub(in crate::rekey) fn book(
+        &mut self,
+        rows: usize,
+        now: Instant,
+        rate: Option<RowsPerSecond>,
+    ) -> Ticket {
+        self.advance(now, rate);
         let ticket = Ticket(self.booked);
         self.booked += f64::from(u32::try_from(rows).unwrap_or(u32::MAX));
         ticket
@@ -42,16 +52,19 @@ impl Pace {
         now: Instant,
         rate: Option<RowsPerSecond>,
     ) -> Option<Duration> {
-        let Some(rate) = rate else {
-            (self.passed, self.at) = (self.booked, now);
-            return None;
-        };
-        let rate = f64::from(rate.get());
-        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
-        self.passed = (self.passed + elapsed * rate).min(self.booked);
-        self.at = now;
+        self.advance(now, rate);
         let ahead = ticket.0 - self.passed;
-        (ahead > 0.0).then(|| Duration::from_secs_f64((ahead / rate).max(0.001)))
+        let rate = rate.filter(|_| ahead > ROUNDING)?;
+        Some(Duration::from_secs_f64(ahead / f64::from(rate.get())))
+    }
+
+    /// Moves the clock on at the rate that held until now, and no further than what was booked; from here on it goes at
+    /// `rate`.
+    fn advance(&mut self, now: Instant, rate: Option<RowsPerSecond>) {
+        let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
+        let passed = self.rate.map_or(f64::MAX, |rate| self.passed + elapsed * f64::from(rate.get()));
+        self.passed = if rate.is_none() { self.booked } else { passed.min(self.booked) };
+        (self.at, self.rate) = (now, rate);
     }
 }
 
@@ -67,7 +80,7 @@ mod tests {
         let (mut now, mut pace, mut written) = (start, Pace::new(start), Vec::new());
         for &(rows, idle_ms) in batches {
             now += Duration::from_millis(idle_ms);
-            let ticket = pace.book(rows);
+            let ticket = pace.book(rows, now, Some(rate));
             while let Some(wait) = pace.wait(ticket, now, Some(rate)) {
                 now += wait;
             }
@@ -89,7 +102,7 @@ mod tests {
                 let mut rows = 0;
                 for (end, batch) in &written[first..] {
                     let most = (end - start) * f64::from(rate);
-                    prop_assert!(f64::from(u32::try_from(rows).unwrap()) <= most + 1e-3);
+                    prop_assert!(f64::from(u32::try_from(rows).unwrap()) <= most + 2.0 * ROUNDING);
                     rows += batch;
                 }
             }
@@ -112,7 +125,7 @@ mod tests {
         let start = Instant::now();
         let mut pace = Pace::new(start);
         let slow = NonZero::new(10);
-        let (first, second) = (pace.book(100), pace.book(100));
+        let (first, second) = (pace.book(100, start, slow), pace.book(100, start, slow));
         assert_eq!(pace.wait(first, start, slow), None);
         assert_eq!(pace.wait(second, start, slow), Some(Duration::from_secs(10)));
         let later = start + Duration::from_secs(1);
