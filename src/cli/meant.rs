@@ -5,7 +5,10 @@ use std::time::Duration;
 use reseal::{
     envelope::Format,
     keyring::{ClearText, spec::KeySpec},
-    rekey::{DataKeyScope, KeyChoice, MOST_BATCH, MOST_WORKERS, Options},
+    rekey::{
+        DataKeyScope, KeyChoice, MOST_BATCH, MOST_WORKERS, Options,
+        plan::{NotADigest, PlanDigest},
+    },
     store::TargetName,
 };
 
@@ -100,6 +103,13 @@ fn max_replica_lag(call: &Call) -> Result<Option<Duration>, Fault> {
     lag.filter(|lag| !lag.is_zero())
         .map(Some)
         .ok_or_else(|| Fault::usage(format!("{place} takes a time above zero, such as 500ms, 5s or 1min")))
+}
+
+/// The plan that a run is held to.
+pub(super) fn planned(call: &Call) -> Result<Option<PlanDigest>, Fault> {
+    let digest =
+        |text: &str| text.parse().map_err(|error: NotADigest| Fault::usage(format!("--plan: {error}")));
+    call.settings.text("plan").map(digest).transpose()
 }
 
 /// The longest value that is read, in bytes.

@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 
 use clap::{ArgMatches, Command};
+use reseal::store::FenceMode;
 
 mod answer;
 mod args;
@@ -17,6 +18,7 @@ mod connect;
 mod control;
 mod drill;
 mod fault;
+mod fence;
 mod init;
 mod keygen;
 mod keys;
@@ -78,6 +80,7 @@ fn commands() -> Command {
         resume,
         set,
         verify::command(),
+        fence::command(),
         quarantine::command(),
         keys::command(),
         audit::command(),
@@ -131,6 +134,10 @@ pub(crate) fn done(call: &Call) -> Exit {
             "set batch" => control::set(call, "batch").await,
             "set workers" => control::set(call, "workers").await,
             "verify" => verify::run(call).await,
+            "fence observe" => fence::raise(call, FenceMode::Observe).await,
+            "fence enforce" => fence::raise(call, FenceMode::Enforce).await,
+            "fence off" => fence::off(call).await,
+            "fence status" => fence::status(call).await,
             "quarantine list" => quarantine::list(call).await,
             "quarantine retry" => quarantine::retry(call).await,
             "keys list" => keys::list(call).await,

@@ -16,6 +16,7 @@ use super::{
     attend::Attendant,
     crew::{self, Left},
     directions::Directions,
+    fence::require_passable,
     pipeline::{AbortOnDrop, End, work},
     resealer::count,
     retry::patiently,
@@ -133,6 +134,8 @@ async fn open(job: &Arc<Job>, status: &watch::Sender<Status>) -> Result<RunRow, 
         });
     }
     require_visible_replicas(job, status).await?;
+    let fence = job.at(Step::ReadFence, patiently(status, || store.fence(&job.target.name))).await?;
+    require_passable(job, fence)?;
     let keys = serde_json::to_string(&job.keys).expect("names and ids are valid JSON");
     let found = job.at(Step::FindRun, patiently(status, || store.open_run(&job.target.name))).await?;
     let run = match found {

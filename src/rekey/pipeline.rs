@@ -125,10 +125,11 @@ async fn commit_pages(
     lease: &Lease,
     mut pages: mpsc::Receiver<Result<Resealed, RekeyError>>,
 ) -> Result<End, RekeyError> {
+    let mut lease = lease.clone();
     while let Some(resealed) = pages.recv().await {
         let resealed = resealed?;
         shop.admit(worker, resealed.page.keys.len()).await;
-        match commit_page(shop, worker, lease, &resealed).await? {
+        match commit_page(shop, worker, &mut lease, &resealed).await? {
             Some(end) => return Ok(end),
             None if resealed.page.last => return Ok(End::Done),
             None => {}
@@ -137,11 +138,12 @@ async fn commit_pages(
     Ok(End::Lost(None))
 }
 
-/// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in.
+/// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in. The
+/// lease's cursor follows.
 async fn commit_page(
     shop: &Workshop,
     worker: usize,
-    lease: &Lease,
+    lease: &mut Lease,
     resealed: &Resealed,
 ) -> Result<Option<End>, RekeyError> {
     let rows = resealed.page.keys.len();
@@ -161,6 +163,7 @@ async fn commit_page(
         match committed {
             Ok(Committed::Fenced) => return Ok(Some(End::Lost(None))),
             Ok(Committed::Done { unsettled, .. }) => {
+                *lease = lease.moved_to(resealed.page.keys[chunk.clone()].last());
                 if lease.sweep == 1 {
                     shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }

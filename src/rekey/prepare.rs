@@ -108,7 +108,7 @@ pub async fn prepare(
     Ok(Job { store, target, keys, opener, sealer, new_data_key: registry.new, options })
 }
 
-fn mismatch(format: Format) -> RekeyError {
+pub(super) fn mismatch(format: Format) -> RekeyError {
     let hint = match format {
         Format::V1 => "--format v1 takes --new static:env:NAME or static:file:PATH",
         Format::V2 => "--format v2 takes --new aws-kms:ARN-OR-ALIAS or local-kms:FILE",
@@ -175,7 +175,7 @@ impl Ring {
     }
 }
 
-fn refused(spec: &KeySpec, error: &dyn std::error::Error) -> RekeyError {
+pub(super) fn refused(spec: &KeySpec, error: &dyn std::error::Error) -> RekeyError {
     RekeyError::Refused {
         what: format!("{spec}: {error}"),
         hint: "reseal run --help lists the forms of a key".to_owned(),

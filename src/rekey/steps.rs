@@ -35,6 +35,8 @@ steps! {
     UnwrapDataKey => "unwrap-data-key",
     /// A data key is made by the KMS, and unwrapped again from the bytes to be stored. It is not stored yet.
     MakeDataKey => "make-data-key",
+    /// The target's fence is looked at, to see that it would let the run write.
+    ReadFence => "read-fence",
     /// The target's open run is looked for.
     FindRun => "find-run",
     /// Values are sampled, and opened, before a run is created.

@@ -11,15 +11,18 @@ use async_trait::async_trait;
 mod cells;
 mod control;
 mod error;
+mod fence;
 mod orders;
 pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use control::{
     audit::{AuditEvent, AuditHead, AuditLog, AuditRecord},
+    fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
     runs::Runs,
@@ -27,12 +30,14 @@ pub use control::{
     steering::Steering,
 };
 pub use error::StoreError;
+pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
 pub use orders::{Heartbeat, Orders, Paused, Pressure, Process, Replicas, RowRate, Setting, ShardCount};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
 #[derive(Debug, Clone, Copy)]
@@ -50,10 +55,12 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 
 /// A database that holds values to re-key, and reseal's own tables beside them.
 ///
-/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
-/// again can help ([`StoreError::is_transient`]).
+/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method
+/// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Registry + Runs + Shards + Steering + Quarantine + AuditLog + Debug + Send + Sync {
+pub trait Store:
+    Registry + Runs + Shards + Steering + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+{
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.
@@ -123,7 +130,8 @@ pub trait Store: Registry + Runs + Shards + Steering + Quarantine + AuditLog + D
     ///
     /// # Crash safety
     /// One transaction, which begins with the fence check. If the process dies before this returns, a later
-    /// worker finds either all of it or none of it.
+    /// worker finds either all of it or none of it. A batch that leaves its shard unfinished may be lost with the
+    /// server's memory; the next one under the same lease is refused then, since its cursor is gone too.
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
 

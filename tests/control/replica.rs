@@ -21,7 +21,7 @@ async fn a_replica_that_falls_behind_holds_the_run_until_it_has_caught_up() {
     let enough = Duration::from_secs(20);
     assert_eq!(within(enough, &pool, query, |rows| rows > 100).await, Ok(()));
 
-    standby.pause();
+    standby.execute("SELECT pg_wal_replay_pause()");
     let now = wait_until_waiting(&operator, "a replica is ").await;
     assert!(
         now["processes"][0]["waiting"].as_str().unwrap().ends_with(" s behind, more than 2.0 s"),
@@ -34,7 +34,7 @@ async fn a_replica_that_falls_behind_holds_the_run_until_it_has_caught_up() {
     let leased = within(Duration::ZERO, &pool, LEASED, |leased| leased > 0).await;
     assert_eq!(leased, Ok(()), "and the shards stay in hand");
 
-    standby.resume();
+    standby.execute("SELECT pg_wal_replay_resume()");
     assert_eq!(within(enough, &pool, query, |rows| rows > before).await, Ok(()));
     operator.reseal(&["set", "rate", "off"]).exits(0);
     let done = running.said();

@@ -47,19 +47,26 @@ impl TempPostgres {
 
     /// A private cluster with more lines of `postgresql.conf`, such as `max_connections = 7`.
     pub(crate) fn start_with(settings: &[&str]) -> Self {
-        Self::launch(settings, Tcp::Plain)
+        Self::launch(settings, Tcp::Plain, "")
+    }
+
+    /// A hot standby that follows this cluster, and takes no write.
+    pub(crate) fn standby(&self) -> Self {
+        let primary = format!("host={} port={} user=postgres", self.folder.display(), self.port);
+        Self::launch(&[], Tcp::Plain, &primary)
     }
 
     /// A private cluster whose TCP connections must be encrypted. Its certificate is for `localhost`, and is signed
     /// by [`ca`](Self::ca).
     pub(crate) fn start_with_tls() -> Self {
         let certificate = ["ssl = on", "ssl_cert_file = '../server.crt'", "ssl_key_file = '../server.key'"];
-        Self::launch(&certificate, Tcp::Tls)
+        Self::launch(&certificate, Tcp::Tls, "")
     }
 
-    fn launch(settings: &[&str], tcp: Tcp) -> Self {
+    fn launch(settings: &[&str], tcp: Tcp, primary: &str) -> Self {
         let programs = programs();
-        let mut supervisor = Supervisor::start(include_str!("postgres.sh"), &[programs.as_os_str()]);
+        let mut supervisor =
+            Supervisor::start(include_str!("postgres.sh"), &[programs.as_os_str(), primary.as_ref()]);
         let folder = PathBuf::from(supervisor.answer());
 
         let host = match tcp {
@@ -69,7 +76,9 @@ impl TempPostgres {
                 "hostssl"
             }
         };
-        let access = format!("local all,replication all trust\n{host} all all 127.0.0.1/32 scram-sha-256\n");
+        let access = format!(
+            "local all all trust\nlocal replication all trust\n{host} all all 127.0.0.1/32 scram-sha-256\n"
+        );
         fs::write(folder.join("data/pg_hba.conf"), access).expect("the cluster's folder is ours");
         let mut lines = vec![
             "listen_addresses = '127.0.0.1'".to_owned(),
@@ -77,6 +86,9 @@ impl TempPostgres {
             "max_connections = 200".to_owned(),
             "log_statement = none".to_owned(),
         ];
+        if !primary.is_empty() {
+            lines.push(format!("primary_conninfo = '{primary}'"));
+        }
         lines.extend(settings.iter().map(|&line| line.to_owned()));
         fs::write(folder.join("data/postgresql.auto.conf"), lines.join("\n") + "\n")
             .expect("the cluster's folder is ours");
@@ -115,9 +127,13 @@ impl TempPostgres {
 
     /// Makes an empty database for one test. Its name begins with `name` and is this test's alone.
     pub(crate) fn database(&self, name: &str) -> TestDatabase<'_> {
+        self.database_like(name, "template1")
+    }
+
+    fn database_like(&self, name: &str, template: &str) -> TestDatabase<'_> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("{name}_{}", MADE.fetch_add(1, Ordering::Relaxed));
-        self.execute(&format!("CREATE DATABASE {name}"));
+        self.execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"));
         TestDatabase { cluster: self, name }
     }
 
@@ -138,15 +154,6 @@ impl TempPostgres {
             sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut connection).await?;
             connection.close().await
         })
-    }
-
-    /// A hot standby that follows this cluster.
-    pub(crate) fn standby(&self) -> Standby {
-        let (programs, port) = (programs(), self.port.to_string());
-        let arguments = [programs.as_os_str(), self.folder.as_os_str(), port.as_ref()];
-        let mut supervisor = Supervisor::start(include_str!("standby.sh"), &arguments);
-        let folder = PathBuf::from(supervisor.answer());
-        Standby { _supervisor: supervisor, url: socket_url(&folder, self.port, "postgres") }
     }
 
     /// The superuser's way to `database`, through the socket.
@@ -180,33 +187,6 @@ impl TempPostgres {
     }
 }
 
-/// A standby; killed and removed on drop, or when the process ends.
-pub(crate) struct Standby {
-    _supervisor: Supervisor,
-    url: String,
-}
-
-impl Standby {
-    /// Stops replaying what it receives.
-    pub(crate) fn pause(&self) {
-        self.execute("SELECT pg_wal_replay_pause()");
-    }
-
-    /// Replays again.
-    pub(crate) fn resume(&self) {
-        self.execute("SELECT pg_wal_replay_resume()");
-    }
-
-    fn execute(&self, statement: &'static str) {
-        let done = block_on(async {
-            let mut connection = PgConnection::connect(&self.url).await?;
-            sqlx::raw_sql(statement).execute(&mut connection).await?;
-            connection.close().await
-        });
-        done.expect("a hot standby answers");
-    }
-}
-
 /// A database of one test, dropped with whoever is still connected at the end.
 pub(crate) struct TestDatabase<'a> {
     cluster: &'a TempPostgres,
@@ -214,7 +194,12 @@ pub(crate) struct TestDatabase<'a> {
     pub(crate) name: String,
 }
 
-impl TestDatabase<'_> {
+impl<'a> TestDatabase<'a> {
+    /// Another database that holds what this one does. Nobody may be connected to this one meanwhile.
+    pub(crate) fn copy(&self) -> TestDatabase<'a> {
+        self.cluster.database_like(&self.name, &self.name)
+    }
+
     /// The superuser's way here, through the socket.
     pub(crate) fn url(&self) -> String {
         self.cluster.url(&self.name)
@@ -254,7 +239,7 @@ fn free_port() -> u16 {
 }
 
 /// The folder of PostgreSQL's programs: Debian's newest, else where PATH has them.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| {
         let path = entry.ok()?.path();
         let version: u32 = path.file_name()?.to_str()?.parse().ok()?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use reseal::{
     rekey::RunKeys,
-    store::{Process, RunRow, RunState, ShardCount, Store, StoreError, Tally},
+    store::{Fence, Process, RunRow, RunState, ShardCount, Store, StoreError, Tally},
 };
 
 /// Everything that a status shows.
@@ -20,6 +20,8 @@ pub(super) struct Look {
     pub(super) processes: Vec<Process>,
     /// Values in quarantine, by reason.
     pub(super) quarantine: BTreeMap<String, i64>,
+    /// The fence, where one is up.
+    pub(super) fence: Option<Fence>,
     /// Data keys of the target, by state.
     pub(super) data_keys: BTreeMap<&'static str, i64>,
 }
@@ -40,6 +42,7 @@ impl Look {
             shards: store.shard_count(&run).await?,
             processes: store.processes(&run.run_id).await?,
             quarantine: store.quarantine_by_reason(target).await?.into_iter().collect(),
+            fence: store.fence(target).await?,
             data_keys,
             run,
             keys,

@@ -12,7 +12,7 @@ mod screen;
 mod watch;
 
 use self::look::Look;
-use super::{Answer, Call, Exit, Fault, args, connect, meant};
+use super::{Answer, Call, Exit, Fault, args, connect, fence, meant};
 
 pub(super) fn command() -> Command {
     let about = "Say where the latest run stands, and what to type next";
@@ -36,10 +36,11 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let look = if migrated { Look::at(store.as_ref(), target).await? } else { None };
     let Some(look) = look else {
         let next = if migrated { "plan" } else { "init" };
+        let up = if migrated { store.fence(target).await? } else { None };
         return Ok(Answer::Report {
             exit: Exit::Done,
-            human: format!("{target}: there was no run yet.\n"),
-            json: json!({"command": "status", "target": target, "run": null}),
+            human: format!("{target}: there was no run yet.\n{}", fence::in_words(target, up.as_ref())),
+            json: json!({"command": "status", "target": target, "run": null, "fence": fence::json(up.as_ref())}),
             hints: vec![call.again(next)],
         });
     };

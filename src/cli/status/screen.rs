@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{
-        control, report,
+        control, fence, report,
         stdio::{commas, duration, shown, time},
     },
     look::Look,
@@ -13,7 +13,7 @@ use super::{
 
 /// All of it.
 pub(super) fn in_words(look: &Look) -> String {
-    [run, progress, quarantine, workers, data_keys].map(|part| part(look)).concat()
+    [run, progress, quarantine, workers, fence, data_keys].map(|part| part(look)).concat()
 }
 
 /// What is worth seeing change.
@@ -23,7 +23,7 @@ pub(super) fn live(look: &Look) -> String {
     head + &line(look)
         + "\n"
         + &report::values_in_words(&look.all)
-        + &[quarantine, workers, data_keys].map(|part| part(look)).concat()
+        + &[quarantine, workers, fence, data_keys].map(|part| part(look)).concat()
 }
 
 /// The same in one line.
@@ -119,6 +119,10 @@ fn one_process(process: &Process) -> String {
     )
 }
 
+fn fence(look: &Look) -> String {
+    fence::in_words(&look.run.target, look.fence.as_ref())
+}
+
 fn data_keys(look: &Look) -> String {
     let states = look.data_keys.iter().map(|(state, count)| format!("{count} {state}"));
     match states.collect::<Vec<_>>().join(", ") {
@@ -154,6 +158,7 @@ pub(super) fn document(look: &Look) -> Value {
             "alive": process.is_alive(),
             "silent_ms": process.silent_ms,
         })).collect::<Vec<_>>(),
+        "fence": fence::json(look.fence.as_ref()),
         "data_keys": report::by_name(look.data_keys.clone()),
         "started": time(run.created_ms),
         "ended": run.finished_ms.map(time),

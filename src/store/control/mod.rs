@@ -9,6 +9,7 @@
 //! `writing!`. What changes a state says so to the audit log, in the same transaction: [`audit`].
 
 pub(super) mod audit;
+pub(super) mod fences;
 pub(super) mod quarantine;
 pub(super) mod registry;
 pub(super) mod runs;
@@ -25,10 +26,10 @@ macro_rules! prelude {
 
         use super::$store;
         use $crate::store::{
-            AuditEvent, AuditHead, AuditLog, AuditRecord, Checkpoint, Claim, DataKeyState, Heartbeat,
-            KeyKind, KeyRange, Lease, NewRun, Orders, Paused, Process, Quarantine, Quarantined, Registry,
-            RowKey, RowRate, RunRow, RunState, Runs, Setting, ShardCount, Shards, Steering, StoreError,
-            Tally, Target, WrappedDataKey,
+            AuditEvent, AuditHead, AuditLog, AuditRecord, Blocker, Checkpoint, Claim, DataKeyState, Fence,
+            FenceMode, FenceRule, Fences, Heartbeat, KeyKind, KeyRange, Lease, NewRun, Orders, Paused,
+            Process, Quarantine, Quarantined, Registry, RowKey, RowRate, RunRow, RunState, Runs, Setting,
+            ShardCount, Shards, StaleWrites, Steering, StoreError, Tally, Target, WrappedDataKey,
         };
 
         type Db = sqlx::$database;

@@ -55,6 +55,7 @@ control::shards::shards!(Postgres);
 control::steering::steering!(Postgres);
 control::quarantine::quarantine!(Postgres);
 control::audit::audit!(Postgres);
+control::fences::fences!(Postgres);
 
 /// One appends at a time: who comes second reads the head that the first left.
 async fn lock_audit(conn: &mut Connection) -> Result<(), StoreError> {

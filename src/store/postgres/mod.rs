@@ -14,9 +14,12 @@ use super::{
 
 mod connect;
 mod control;
+mod fence;
+mod fence_sql;
 mod inspect;
 mod migrate;
 mod pressure;
+mod survey;
 mod swap;
 mod table;
 
@@ -31,6 +34,13 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
 /// committed.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
+     SET LOCAL synchronous_commit = on";
+
+/// For what changes the target's triggers. Whoever writes the table waits behind it, so it does not wait long itself; but
+/// longer than `deadlock_timeout` is by default, when the server sends an autovacuum out of the way.
+const BEGIN_DDL: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL lock_timeout = '1200ms'; SET LOCAL statement_timeout = '30s'; \
      SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
      SET LOCAL synchronous_commit = on";
 
@@ -86,6 +96,10 @@ impl Postgres {
 
     async fn begin_write(&self) -> Result<PgTransaction<'static>, StoreError> {
         Ok(self.pool.begin_with(BEGIN_WRITE).await?)
+    }
+
+    async fn begin_ddl(&self) -> Result<PgTransaction<'static>, StoreError> {
+        Ok(self.pool.begin_with(BEGIN_DDL).await?)
     }
 
     async fn begin_batch(&self) -> Result<PgTransaction<'static>, StoreError> {
@@ -184,6 +198,10 @@ impl Store for Postgres {
         batch: Batch<'_>,
     ) -> Result<Committed, StoreError> {
         let mut tx = self.begin_batch().await?;
+        if batch.checkpoint.done || batch.checkpoint.cursor.is_none() {
+            // No later batch of this worker's would miss it.
+            query("SET LOCAL synchronous_commit = on".to_owned()).execute(&mut *tx).await?;
+        }
         let committed = swap::commit(&mut tx, target, lease, batch).await?;
         if matches!(committed, Committed::Done { .. }) {
             tx.commit().await?;

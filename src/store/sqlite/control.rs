@@ -40,6 +40,7 @@ control::shards::shards!(Sqlite);
 control::steering::steering!(Sqlite);
 control::quarantine::quarantine!(Sqlite);
 control::audit::audit!(Sqlite);
+control::fences::fences!(Sqlite);
 
 /// The transaction holds the file's only write lock already.
 async fn lock_audit(_: &mut Connection) -> Result<(), StoreError> {
