@@ -95,7 +95,7 @@ async fn workers_on_connections_of_their_own_and_a_busy_writer_lose_nothing() {
         let store = Sqlite::open(&fixture.path).await.unwrap();
         let limits = PageLimits { rows: 40, ..LIMITS };
         let mut conflicts = 0;
-        while let Claim::Leased(lease) = store.claim(&run, name, target.key_kind).await.unwrap() {
+        while let Claim::Leased(mut lease) = store.claim(&run, name, target.key_kind).await.unwrap() {
             let mut after = None;
             loop {
                 let page =
@@ -105,6 +105,7 @@ async fn workers_on_connections_of_their_own_and_a_busy_writer_lose_nothing() {
                 assert!(!fenced && unsettled.iter().all(|cell| cell.now.as_deref() == Some(b"theirs")));
                 conflicts += unsettled.len();
                 after = page.keys.last().cloned();
+                *lease = lease.moved_to(after.as_ref());
                 if page.last {
                     break;
                 }
