@@ -1,9 +1,10 @@
 //! The command, as an operator and as a script meet it: the real program on real databases.
 
 mod audit;
+mod fence;
 mod keys;
 mod life;
-mod operator;
+pub(crate) mod operator;
 mod refusals;
 mod settings;
 mod stopping;

@@ -1,13 +1,15 @@
 //! Every value ends under the new key, opens to what it always was, and the counters say so.
 
+mod clock;
 mod concurrency;
 mod faults;
 mod kill;
 mod pooler;
 mod quarantine;
 mod shapes;
-mod stage;
+pub(crate) mod stage;
 mod tables;
 mod takeover;
 mod triggers;
+mod walk;
 mod ways;

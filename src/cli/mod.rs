@@ -7,6 +7,7 @@
 use std::ffi::OsString;
 
 use clap::{ArgMatches, Command};
+use reseal::store::FenceMode;
 
 mod answer;
 mod args;
@@ -16,6 +17,7 @@ mod config;
 mod connect;
 mod drill;
 mod fault;
+mod fence;
 mod init;
 mod keygen;
 mod keys;
@@ -72,6 +74,7 @@ fn commands() -> Command {
         run::command(),
         status::command(),
         verify::command(),
+        fence::command(),
         quarantine::command(),
         keys::command(),
         audit::command(),
@@ -120,6 +123,10 @@ pub(crate) fn done(call: &Call) -> Exit {
             "run" => run::run(call).await,
             "status" => status::run(call).await,
             "verify" => verify::run(call).await,
+            "fence observe" => fence::raise(call, FenceMode::Observe).await,
+            "fence enforce" => fence::raise(call, FenceMode::Enforce).await,
+            "fence off" => fence::off(call).await,
+            "fence status" => fence::status(call).await,
             "quarantine list" => quarantine::list(call).await,
             "quarantine retry" => quarantine::retry(call).await,
             "keys list" => keys::list(call).await,

@@ -10,7 +10,7 @@ use reseal::{
 use serde_json::json;
 
 use super::{
-    Answer, Call, Exit, Fault, args, connect, meant, quarantine, report,
+    Answer, Call, Exit, Fault, args, connect, fence, meant, quarantine, report,
     stdio::{commas, time},
 };
 
@@ -26,12 +26,13 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let store = connect::store(call, 1).await?;
     let migrated = store.is_migrated().await?;
     let run = if migrated { store.latest_run(target).await? } else { None };
+    let up = if migrated { store.fence(target).await? } else { None };
     let Some(run) = run else {
         let next = if migrated { "plan" } else { "init" };
         return Ok(Answer::Report {
             exit: Exit::Done,
-            human: format!("{target}: there was no run yet.\n"),
-            json: json!({"command": "status", "target": target, "run": null}),
+            human: format!("{target}: there was no run yet.\n{}", fence::in_words(target, up.as_ref())),
+            json: json!({"command": "status", "target": target, "run": null, "fence": fence::json(up.as_ref())}),
             hints: vec![call.again(next)],
         });
     };
@@ -63,6 +64,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         none if none.is_empty() => ".\n".to_owned(),
         reasons => format!(": {reasons}.\n"),
     };
+    human += &fence::in_words(target, up.as_ref());
     let json = json!({
         "command": "status",
         "target": target,
@@ -75,6 +77,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         "conflicts": tally.conflicts,
         "kms_calls": tally.kms_calls,
         "quarantine": report::by_name(quarantine),
+        "fence": fence::json(up.as_ref()),
         "started": time(run.created_ms),
         "ended": run.finished_ms.map(time),
     });

@@ -16,21 +16,28 @@ use crate::{
 };
 
 mod census;
+mod elsewhere;
 mod engine;
+mod fence;
 mod pipeline;
+pub mod plan;
 mod prepare;
 mod progress;
 mod quarantine;
 mod resealer;
 mod retry;
+mod steps;
 mod throttle;
 mod verify;
 
 pub use census::{Census, census};
+pub use elsewhere::{Elsewhere, Holder, holders};
 pub use engine::run;
+pub use fence::{fence_rule, lower_fence, raise_fence};
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
+pub use steps::{Hook, Moment, Step};
 pub use verify::{Failure, Verified, verify};
 
 /// How many KMS calls one worker keeps under way.
@@ -62,6 +69,11 @@ pub struct Job {
 impl Job {
     fn limits(&self) -> PageLimits {
         PageLimits { rows: self.options.batch, bytes: PAGE_BYTES, value: self.options.max_value }
+    }
+
+    /// Takes a step, under the eyes of the hook.
+    async fn at<T>(&self, step: Step, taken: impl Future<Output = T>) -> T {
+        self.options.hook.at(step, taken).await
     }
 }
 
@@ -104,6 +116,8 @@ pub struct Options {
     pub rows_limit: Option<u64>,
     /// Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce, even under the key they are under.
     pub reseal_ambiguous: bool,
+    /// Called at every boundary of the run.
+    pub hook: Hook,
 }
 
 impl Default for Options {
@@ -115,6 +129,7 @@ impl Default for Options {
             max_value: 16 << 20,
             rows_limit: None,
             reseal_ambiguous: false,
+            hook: Hook::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Job, RekeyError, Status, Stop, StopSignal,
+    Job, RekeyError, Status, Step, Stop, StopSignal,
     resealer::{Pass, Resealed, Resealer, count},
     retry::patiently,
     throttle::Throttle,
@@ -112,7 +112,7 @@ impl Drop for AbortOnDrop {
 async fn keep_alive(shop: &Workshop, lease: &Lease) {
     loop {
         sleep(HEARTBEAT).await;
-        if matches!(shop.job.store.renew(lease).await, Ok(false)) {
+        if matches!(shop.job.at(Step::Renew, shop.job.store.renew(lease)).await, Ok(false)) {
             return;
         }
     }
@@ -130,11 +130,11 @@ async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Resul
     loop {
         let job = &shop.job;
         let read = || job.store.read_page(&job.target, &lease.range, after.as_ref(), skip.as_deref(), limits);
-        let resealed = match patiently(&shop.status, read).await {
+        let resealed = match job.at(Step::ReadPage, patiently(&shop.status, read)).await {
             Ok(page) => {
                 limits.rows = next_page_size(&page, limits.rows, most);
                 after = page.keys.last().cloned().or(after);
-                resealer.reseal(page, pass).await
+                job.at(Step::Reseal, resealer.reseal(page, pass)).await
             }
             Err(error) => Err(error.into()),
         };
@@ -244,7 +244,8 @@ async fn commit_chunk(
         rows: chunk,
         checkpoint,
     };
-    let committed = shop.job.store.commit(&shop.job.target, lease, batch).await;
+    let job = &shop.job;
+    let committed = job.at(Step::Commit, job.store.commit(&job.target, lease, batch)).await;
     if !matches!(committed, Ok(Committed::Done(_))) {
         shop.give_back_kms_calls(kms_calls);
     }
@@ -273,7 +274,8 @@ async fn defer_row(
         rows: row..row,
         checkpoint: Checkpoint { cursor: Some(&page.keys[row]), done, tally },
     };
-    shop.job.store.commit(&shop.job.target, lease, batch).await
+    let job = &shop.job;
+    job.at(Step::DeferRow, job.store.commit(&job.target, lease, batch)).await
 }
 
 /// Re-seals at once what somebody else changed under us; what is changed again meanwhile waits for the next sweep.
@@ -284,6 +286,7 @@ async fn settle_conflicts(
     resealed: &Resealed,
     unsettled: Vec<Unsettled>,
 ) -> Result<Option<End>, RekeyError> {
+    let job = &shop.job;
     let width = resealed.page.cells.width();
     let mut page = Page::new(width);
     let mut cells = Vec::new();
@@ -295,7 +298,8 @@ async fn settle_conflicts(
         }
         cells.push((here, *column));
     }
-    let changed = Resealer::new(Arc::clone(&shop.job)).reseal_only(page, &cells).await?;
+    let mut resealer = Resealer::new(Arc::clone(job));
+    let changed = job.at(Step::Reseal, resealer.reseal_only(page, &cells)).await?;
     let rows = 0..changed.page.keys.len();
     let mut tally = changed.tally(rows.clone(), lease.sweep);
     tally.scanned = 0;
@@ -308,7 +312,7 @@ async fn settle_conflicts(
         rows,
         checkpoint: Checkpoint { cursor: None, done: false, tally },
     };
-    match shop.job.store.commit(&shop.job.target, lease, batch).await {
+    match job.at(Step::SettleConflicts, job.store.commit(&job.target, lease, batch)).await {
         Ok(Committed::Done(_)) => Ok(None),
         Ok(Committed::Fenced) => Ok(Some(End::Lost(None))),
         // They are counted as deferred: the next sweep comes back to them.

@@ -11,25 +11,30 @@ use async_trait::async_trait;
 mod cells;
 mod control;
 mod error;
+mod fence;
 pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use control::{
     audit::{AuditEvent, AuditHead, AuditLog, AuditRecord},
+    fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
     runs::Runs,
     shards::Shards,
 };
 pub use error::StoreError;
+pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
 #[derive(Debug, Clone, Copy)]
@@ -47,10 +52,12 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 
 /// A database that holds values to re-key, and reseal's own tables beside them.
 ///
-/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
-/// again can help ([`StoreError::is_transient`]).
+/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method
+/// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Debug + Send + Sync {
+pub trait Store:
+    Registry + Runs + Shards + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+{
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.

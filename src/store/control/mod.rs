@@ -9,6 +9,7 @@
 //! `writing!`. What changes a state says so to the audit log, in the same transaction: [`audit`].
 
 pub(super) mod audit;
+pub(super) mod fences;
 pub(super) mod quarantine;
 pub(super) mod registry;
 pub(super) mod runs;
@@ -22,9 +23,10 @@ macro_rules! prelude {
 
         use super::$store;
         use $crate::store::{
-            AuditEvent, AuditHead, AuditLog, AuditRecord, Checkpoint, Claim, DataKeyState, KeyKind, KeyRange,
-            Lease, NewRun, Quarantine, Quarantined, Registry, RowKey, RunRow, RunState, Runs, Shards,
-            StoreError, Tally, Target, WrappedDataKey,
+            AuditEvent, AuditHead, AuditLog, AuditRecord, Blocker, Checkpoint, Claim, DataKeyState, Fence,
+            FenceMode, FenceRule, Fences, KeyKind, KeyRange, Lease, NewRun, Quarantine, Quarantined,
+            Registry, RowKey, RunRow, RunState, Runs, Shards, StaleWrites, StoreError, Tally, Target,
+            WrappedDataKey,
         };
 
         type Db = sqlx::$database;

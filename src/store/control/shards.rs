@@ -7,7 +7,8 @@ use crate::store::{Claim, KeyKind, Lease, RunRow, StoreError};
 /// Who works on which share of a run.
 #[async_trait]
 pub trait Shards {
-    /// Takes over a shard of the run's current sweep that is free or whose lease ran out.
+    /// Takes over a shard of the run's current sweep that is free or whose lease ran out. A lease that ends more than
+    /// 20 s from now was granted before the database's clock was set back, and counts as run out.
     async fn claim(&self, run: &RunRow, worker: &str, kind: KeyKind) -> Result<Claim, StoreError>;
 
     /// Extends the lease; `false` when the shard was taken over.
@@ -45,7 +46,8 @@ macro_rules! shards {
                 "UPDATE reseal_shards SET fence = fence + 1, worker = $1, lease_until = ", lease_end!(),
                 " WHERE run_id = $2 AND sweep = $3 AND shard = (SELECT shard FROM reseal_shards ",
                 "WHERE run_id = $2 AND sweep = $3 AND NOT done AND (lease_until IS NULL OR lease_until < ", now!(),
-                ") ORDER BY shard LIMIT 1 ", skip_locked!(), ") RETURNING shard, fence, lo, hi, cursor_key"
+                // Nobody grants a lease that long: the database's clock was set back since.
+                " OR lease_until > ", lease_end!(), ") ORDER BY shard LIMIT 1 ", skip_locked!(), ") RETURNING shard, fence, lo, hi, cursor_key"
             ))
             .bind(worker.to_owned())
             .bind(run.run_id.clone())

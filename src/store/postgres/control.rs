@@ -49,6 +49,7 @@ control::runs::runs!(Postgres);
 control::shards::shards!(Postgres);
 control::quarantine::quarantine!(Postgres);
 control::audit::audit!(Postgres);
+control::fences::fences!(Postgres);
 
 /// One appends at a time: who comes second reads the head that the first left.
 async fn lock_audit(conn: &mut Connection) -> Result<(), StoreError> {

@@ -14,8 +14,11 @@ use super::{
 
 mod connect;
 mod control;
+mod fence;
+mod fence_sql;
 mod inspect;
 mod migrate;
+mod survey;
 mod swap;
 mod table;
 
@@ -30,6 +33,13 @@ const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
 /// committed.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
+     SET LOCAL synchronous_commit = on";
+
+/// For what changes the target's triggers. Whoever writes the table waits behind it, so it does not wait long itself; but
+/// longer than `deadlock_timeout` is by default, when the server sends an autovacuum out of the way.
+const BEGIN_DDL: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL lock_timeout = '1200ms'; SET LOCAL statement_timeout = '30s'; \
      SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
      SET LOCAL synchronous_commit = on";
 
@@ -85,6 +95,10 @@ impl Postgres {
 
     async fn begin_write(&self) -> Result<PgTransaction<'static>, StoreError> {
         Ok(self.pool.begin_with(BEGIN_WRITE).await?)
+    }
+
+    async fn begin_ddl(&self) -> Result<PgTransaction<'static>, StoreError> {
+        Ok(self.pool.begin_with(BEGIN_DDL).await?)
     }
 
     async fn begin_batch(&self) -> Result<PgTransaction<'static>, StoreError> {

@@ -34,6 +34,7 @@ control::runs::runs!(Sqlite);
 control::shards::shards!(Sqlite);
 control::quarantine::quarantine!(Sqlite);
 control::audit::audit!(Sqlite);
+control::fences::fences!(Sqlite);
 
 /// The transaction holds the file's only write lock already.
 async fn lock_audit(_: &mut Connection) -> Result<(), StoreError> {

@@ -22,9 +22,11 @@ use super::{
 };
 
 mod control;
+mod fence;
 mod inspect;
 mod migrate;
 mod pack;
+mod survey;
 mod swap;
 mod table;
 
@@ -115,6 +117,11 @@ impl Sqlite {
 
     async fn begin_read(&self) -> Result<SqliteTransaction<'static>, StoreError> {
         Ok(self.readers.begin_with(BEGIN_READ).await?)
+    }
+
+    /// A change of the schema is a write like any other.
+    async fn begin_ddl(&self) -> Result<SqliteTransaction<'static>, StoreError> {
+        self.begin_write().await
     }
 
     async fn begin_write(&self) -> Result<SqliteTransaction<'static>, StoreError> {
