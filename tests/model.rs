@@ -7,6 +7,7 @@
 //! renewed leases, `chased` runs and what a KMS does. That a sealed value opens to its plaintext is not the protocol's
 //! to prove; the engine checks it of every value.
 
+mod boundaries;
 mod engine;
 mod flaws;
 mod others;
