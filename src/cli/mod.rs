@@ -31,6 +31,7 @@ mod report;
 mod run;
 mod seal;
 mod signals;
+mod staged;
 mod status;
 mod stdio;
 mod verify;
@@ -130,6 +131,7 @@ pub(crate) fn done(call: &Call) -> Exit {
             "quarantine list" => quarantine::list(call).await,
             "quarantine retry" => quarantine::retry(call).await,
             "keys list" => keys::list(call).await,
+            "keys rewrap" => keys::rewrap(call).await,
             "keys new" => keys::new(call).await,
             "keys export" => keys::export(call).await,
             "keys import" => keys::import(call).await,

@@ -17,7 +17,7 @@ use super::{
     Answer, Call, Exit, Fault, args, audit, connect, meant, progress,
     report::{self, Report},
     signals::Signals,
-    stdio,
+    staged, stdio,
 };
 
 pub(super) fn command() -> Command {
@@ -29,15 +29,30 @@ pub(super) fn command() -> Command {
         "max-rows-per-second",
         "rows-limit",
         "reseal-ambiguous",
+        "rewrap",
+        "staged",
+        "max-changed",
         "plan",
     ];
-    let groups = [args::DATABASE, args::NAME, args::COLUMNS, args::KEYS, own, args::READING, args::OUTPUT];
+    let groups = [
+        args::DATABASE,
+        args::NAME,
+        args::COLUMNS,
+        args::KEYS,
+        own,
+        args::REWRITE,
+        args::READING,
+        args::OUTPUT,
+    ];
     args::with_settings(Command::new("run").about(about), &groups).after_help(
         "Ctrl-C once: finish the batch and stop; the same command goes on. Twice: stop now; nothing is lost.\n\n\
          Examples:\n  \
          reseal run --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants\n  \
          reseal run --format v3 --old static:env:SECRETS_ENCRYPTION_KEY --new local-kms:keyring.json\n  \
-         reseal run --max-rows-per-second 500 --workers 4 --old static:file:old.key --new aws-kms:alias/tenants",
+         reseal run --rewrap --old aws-kms:alias/tenants --new aws-kms:alias/tenants-2\n  \
+         reseal run --max-rows-per-second 500 --workers 4 --old static:file:old.key --new aws-kms:alias/tenants\n  \
+         reseal run --old aws-kms:alias/tenants --new aws-kms:alias/tenants \
+         --rewrite-url-password-from env:REDIS_URL --rewrite-old-url env:OLD_REDIS_URL",
     )
 }
 
@@ -57,6 +72,9 @@ enum End {
 }
 
 pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
+    if let Some(step) = call.settings.text("staged") {
+        return staged::run(call, step).await;
+    }
     let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
     let planned = meant::planned(call)?;
     let connections = u32::try_from(2 * options.workers + 2).unwrap_or(u32::MAX);
@@ -85,6 +103,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         keys: job.keys.clone(),
         started: Instant::now(),
     };
+    warn_of_one_key_readers(call, &job).await?;
     let (stop, stopping) = rekey::stop_signal();
     let (status, watching) = watch::channel(Status::default());
     let shown = tokio::spawn(progress::show(Arc::clone(&job.store), watching.clone(), call.output));
@@ -123,6 +142,23 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         }
         (End::Cut, None) => Err(Fault::resumable("stopped before this process wrote a value").hint(resume)),
     }
+}
+
+/// A program that holds one static key reads nothing that was re-keyed until it is switched.
+async fn warn_of_one_key_readers(call: &Call, job: &rekey::Job) -> Result<(), Fault> {
+    let is_static = |key: &String| key.starts_with("static:");
+    if job.keys.format != Format::V1 || !job.keys.old.iter().any(is_static) {
+        return Ok(());
+    }
+    let staging = job.store.staging(&job.target.name).await?;
+    if !staging.is_some_and(|staging| staging.is_swapped) {
+        stdio::note(format_args!(
+            "note: a program that can hold only one static key can't read a re-keyed value until it has the new one; \
+             to swap all at once: {} --staged prepare",
+            call.again("run")
+        ));
+    }
+    Ok(())
 }
 
 /// Says that a run which is over is not gone on with.

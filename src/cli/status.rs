@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use clap::Command;
 use reseal::{
-    rekey::RunKeys,
+    rekey::{RunKeys, RunKind},
     store::{RunRow, RunState, Store, StoreError},
 };
 use serde_json::json;
@@ -46,6 +46,11 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
 
     let mut human = format!("{target}: run {} is {}.\n", run.run_id, run.state.as_str());
     human += &format!("  to {} under {}\n", keys.format, keys.new);
+    match &keys.kind {
+        RunKind::Rekey => {}
+        RunKind::Rewrap => human += "  wrapping data keys anew\n",
+        RunKind::Rewrite { edit, .. } => human += &format!("  with the edit {edit}\n"),
+    }
     keys.old.iter().for_each(|old| human += &format!("  from {old}\n"));
     human += &format!("  started {}", time(run.created_ms));
     if let Some(finished) = run.finished_ms {

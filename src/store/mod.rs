@@ -16,6 +16,7 @@ pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod staged;
 mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
@@ -24,8 +25,10 @@ pub use control::{
     fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
+    rewraps::Rewraps,
     runs::Runs,
     shards::Shards,
+    stagings::{Staging, Stagings},
 };
 pub use error::StoreError;
 pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
@@ -34,6 +37,7 @@ pub use run::{
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use staged::{Staged, StagedSwap};
 pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
@@ -56,7 +60,19 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
 pub trait Store:
-    Registry + Runs + Shards + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+    Registry
+    + Rewraps
+    + Runs
+    + Shards
+    + Quarantine
+    + Stagings
+    + Staged
+    + AuditLog
+    + Fences
+    + Survey
+    + Debug
+    + Send
+    + Sync
 {
     // --- our own tables ---
 

@@ -12,8 +12,10 @@ pub(super) mod audit;
 pub(super) mod fences;
 pub(super) mod quarantine;
 pub(super) mod registry;
+pub(super) mod rewraps;
 pub(super) mod runs;
 pub(super) mod shards;
+pub(super) mod stagings;
 
 /// What the other files' macros need in scope, for the store type `$store` of sqlx's `$database`.
 macro_rules! prelude {
@@ -25,8 +27,8 @@ macro_rules! prelude {
         use $crate::store::{
             AuditEvent, AuditHead, AuditLog, AuditRecord, Blocker, Checkpoint, Claim, DataKeyState, Fence,
             FenceMode, FenceRule, Fences, KeyKind, KeyRange, Lease, NewRun, Quarantine, Quarantined,
-            Registry, RowKey, RunRow, RunState, Runs, Shards, StaleWrites, StoreError, Tally, Target,
-            WrappedDataKey,
+            Registry, Rewraps, RowKey, RunRow, RunState, Runs, Shards, Staging, Stagings, StaleWrites,
+            StoreError, Tally, Target, WrappedDataKey,
         };
 
         type Db = sqlx::$database;

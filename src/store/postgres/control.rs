@@ -45,9 +45,11 @@ macro_rules! persistent {
 
 control::prelude!(Postgres, Postgres);
 control::registry::registry!(Postgres);
+control::rewraps::rewraps!(Postgres);
 control::runs::runs!(Postgres);
 control::shards::shards!(Postgres);
 control::quarantine::quarantine!(Postgres);
+control::stagings::stagings!(Postgres);
 control::audit::audit!(Postgres);
 control::fences::fences!(Postgres);
 
