@@ -1,18 +1,18 @@
 //! What the settings mean to the library.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reseal::{
     envelope::Format,
     keyring::{ClearText, spec::KeySpec},
     rekey::{
-        DataKeyScope, KeyChoice, MOST_BATCH, MOST_WORKERS, Options,
+        DataKeyScope, KeyChoice, Kind, MOST_BATCH, MOST_WORKERS, Options, UrlPassword,
         plan::{NotADigest, PlanDigest},
     },
     store::TargetName,
 };
 
-use super::{Call, Fault};
+use super::{Call, Fault, args};
 
 /// The longest value that `--max-value` may allow, in bytes: `PostgreSQL` holds no longer one.
 const LONGEST_VALUE: u64 = 1 << 30;
@@ -84,6 +84,7 @@ pub(super) fn options(call: &Call) -> Result<Options, Fault> {
         max_value: size(number("max-value", 1..=LONGEST_VALUE)?).unwrap_or(defaults.max_value),
         rows_limit: number("rows-limit", 1..=u64::MAX)?,
         reseal_ambiguous: call.settings.is_on("reseal-ambiguous"),
+        kind: kind(call)?,
         ..defaults
     })
 }
@@ -103,6 +104,28 @@ fn max_replica_lag(call: &Call) -> Result<Option<Duration>, Fault> {
     lag.filter(|lag| !lag.is_zero())
         .map(Some)
         .ok_or_else(|| Fault::usage(format!("{place} takes a time above zero, such as 500ms, 5s or 1min")))
+}
+
+/// What to do with a value, by the flags of the command.
+fn kind(call: &Call) -> Result<Kind, Fault> {
+    if !args::takes(&call.name, "rewrite-old-url") {
+        return Ok(Kind::Rekey);
+    }
+    let new = call.settings.secret("rewrite-url-password-from")?;
+    let old = call.settings.secret("rewrite-old-url")?;
+    match (old, new) {
+        (None, None) if call.settings.is_on("rewrap") => Ok(Kind::Rewrap),
+        (None, None) => Ok(Kind::Rekey),
+        _ if call.settings.is_on("rewrap") => {
+            Err(Fault::usage("--rewrap opens no value to rewrite: give one or the other"))
+        }
+        (Some(old), Some(new)) => {
+            let edit = UrlPassword::new(old, &new).map_err(|error| Fault::usage(error.to_string()))?;
+            Ok(Kind::Rewrite(Arc::new(edit)))
+        }
+        _ => Err(Fault::usage("--rewrite-url-password-from and --rewrite-old-url go together")
+            .hint("name where the shared URL is, as it will be and as it was: env:NAME or file:PATH")),
+    }
 }
 
 /// The plan that a run is held to.

@@ -33,6 +33,7 @@ mod report;
 mod run;
 mod seal;
 mod signals;
+mod staged;
 mod status;
 mod stdio;
 mod verify;
@@ -141,6 +142,7 @@ pub(crate) fn done(call: &Call) -> Exit {
             "quarantine list" => quarantine::list(call).await,
             "quarantine retry" => quarantine::retry(call).await,
             "keys list" => keys::list(call).await,
+            "keys rewrap" => keys::rewrap(call).await,
             "keys new" => keys::new(call).await,
             "keys export" => keys::export(call).await,
             "keys import" => keys::import(call).await,

@@ -19,12 +19,22 @@ use super::{
     progress,
     report::{self, Report},
     signals::Signals,
-    stdio,
+    staged, stdio,
 };
 
 pub(super) fn command() -> Command {
     let about = "Re-key every value, or go on with the open run of the same keys";
-    let own: &[&str] = &["new-data-key", "workers", "batch", "rows-limit", "reseal-ambiguous", "plan"];
+    let own: &[&str] = &[
+        "new-data-key",
+        "workers",
+        "batch",
+        "rows-limit",
+        "reseal-ambiguous",
+        "rewrap",
+        "staged",
+        "max-changed",
+        "plan",
+    ];
     let throttles: &[&str] = &["max-rows-per-second", "max-replica-lag", "max-kms-calls-per-second"];
     let metrics: &[&str] = &["metrics-listen", "metrics-file"];
     let groups = [
@@ -33,6 +43,7 @@ pub(super) fn command() -> Command {
         args::COLUMNS,
         args::KEYS,
         own,
+        args::REWRITE,
         throttles,
         args::READING,
         metrics,
@@ -43,7 +54,10 @@ pub(super) fn command() -> Command {
          Examples:\n  \
          reseal run --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants\n  \
          reseal run --format v3 --old static:env:SECRETS_ENCRYPTION_KEY --new local-kms:keyring.json\n  \
-         reseal run --max-rows-per-second 500 --workers 4 --old static:file:old.key --new aws-kms:alias/tenants",
+         reseal run --rewrap --old aws-kms:alias/tenants --new aws-kms:alias/tenants-2\n  \
+         reseal run --max-rows-per-second 500 --workers 4 --old static:file:old.key --new aws-kms:alias/tenants\n  \
+         reseal run --old aws-kms:alias/tenants --new aws-kms:alias/tenants \
+         --rewrite-url-password-from env:REDIS_URL --rewrite-old-url env:OLD_REDIS_URL",
     )
 }
 
@@ -63,6 +77,9 @@ enum End {
 }
 
 pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
+    if let Some(step) = call.settings.text("staged") {
+        return staged::run(call, step).await;
+    }
     let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
     let planned = meant::planned(call)?;
     // As many as are opened: `set workers` can ask for more than the process was started with.
@@ -93,6 +110,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         keys: job.keys.clone(),
         started: Instant::now(),
     };
+    warn_of_one_key_readers(call, &job).await?;
     let (stop, stopping) = rekey::stop_signal();
     let (status, watching) = watch::channel(Status::default());
     let exported = tokio::spawn(exporter.export(watching.clone()));
@@ -132,6 +150,23 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         }
         (End::Cut, None) => Err(Fault::resumable("stopped before this process wrote a value").hint(resume)),
     }
+}
+
+/// A program that holds one static key reads nothing that was re-keyed until it is switched.
+async fn warn_of_one_key_readers(call: &Call, job: &rekey::Job) -> Result<(), Fault> {
+    let is_static = |key: &String| key.starts_with("static:");
+    if job.keys.format != Format::V1 || !job.keys.old.iter().any(is_static) {
+        return Ok(());
+    }
+    let staging = job.store.staging(&job.target.name).await?;
+    if !staging.is_some_and(|staging| staging.is_swapped) {
+        stdio::note(format_args!(
+            "note: a program that can hold only one static key can't read a re-keyed value until it has the new one; \
+             to swap all at once: {} --staged prepare",
+            call.again("run")
+        ));
+    }
+    Ok(())
 }
 
 /// Says that a run which is over is not gone on with.

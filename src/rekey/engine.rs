@@ -17,6 +17,7 @@ use super::{
     crew::{self, Left},
     directions::Directions,
     fence::require_passable,
+    identity,
     pipeline::{AbortOnDrop, End, work},
     resealer::count,
     retry::patiently,
@@ -136,17 +137,19 @@ async fn open(job: &Arc<Job>, status: &watch::Sender<Status>) -> Result<RunRow, 
     require_visible_replicas(job, status).await?;
     let fence = job.at(Step::ReadFence, patiently(status, || store.fence(&job.target.name))).await?;
     require_passable(job, fence)?;
-    let keys = serde_json::to_string(&job.keys).expect("names and ids are valid JSON");
     let found = job.at(Step::FindRun, patiently(status, || store.open_run(&job.target.name))).await?;
     let run = match found {
         Some(run) => run,
-        None => create(job, &keys).await?,
+        None => create(job).await?,
     };
-    if run.keys == keys {
+    if identity::is_same(job, &run.keys).await? {
         return Ok(run);
     }
     Err(RekeyError::Refused {
-        what: format!("run {} of {} is open with other keys or another format", run.run_id, run.target),
+        what: format!(
+            "run {} of {} is open with other keys or another format, kind or edit",
+            run.run_id, run.target
+        ),
         hint: "finish it with the keys it was started with: reseal status".to_owned(),
     })
 }
@@ -165,7 +168,7 @@ async fn require_visible_replicas(job: &Job, status: &watch::Sender<Status>) -> 
     }
 }
 
-async fn create(job: &Arc<Job>, keys: &str) -> Result<RunRow, RekeyError> {
+async fn create(job: &Arc<Job>) -> Result<RunRow, RekeyError> {
     let store = job.store.as_ref();
     job.at(Step::Sample, require_right_keys(job)).await?;
     job.at(Step::Register, store.register(&job.target)).await?;
@@ -173,7 +176,7 @@ async fn create(job: &Arc<Job>, keys: &str) -> Result<RunRow, RekeyError> {
     let run = NewRun {
         run_id: next_run_id(job.at(Step::FindRun, store.latest_run(&job.target.name)).await?.as_ref()),
         target: job.target.name.clone(),
-        keys: keys.to_owned(),
+        keys: serde_json::to_string(&job.keys).expect("names and ids are valid JSON"),
         row_count: i64::try_from(rows).unwrap_or(i64::MAX),
         data_key: job.new_data_key.clone(),
         ranges: ranges(points),
@@ -210,7 +213,7 @@ fn ranges(points: Vec<RowKey>) -> Vec<KeyRange> {
 }
 
 /// Refuses keys under which not one of the sampled values opens.
-async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
+pub(super) async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
     let page = job.store.sample(&job.target, SAMPLE, job.limits()).await?;
     let (mut values, mut plaintext, mut buffer) = (0, Plaintext::new(), Vec::new());
     for (row, key) in page.keys.iter().enumerate() {

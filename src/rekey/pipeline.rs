@@ -91,7 +91,11 @@ async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Resul
     let mut resealer = Resealer::new(Arc::clone(&shop.job));
     let mut limits = shop.job.limits();
     limits.rows = FIRST_PAGE;
-    let skip = if pass == Pass::Later { shop.job.sealer.header() } else { None };
+    let skip = if pass == Pass::Later && shop.job.options.kind.edit().is_none() {
+        shop.job.sealer.header()
+    } else {
+        None
+    };
     let mut after = lease.cursor.clone();
     loop {
         let job = &shop.job;

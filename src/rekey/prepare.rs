@@ -2,7 +2,7 @@
 
 use std::{num::NonZero, sync::Arc};
 
-use super::{DataKeyScope, Hook, Job, Options, RekeyError, RunKeys, Step};
+use super::{DataKeyScope, Hook, Job, Kind, Options, RekeyError, RunKeys, Step, identity};
 use crate::{
     envelope::{Format, KeyId, v1::StaticCipher, v3::BoundKey},
     keyring::{
@@ -57,6 +57,12 @@ pub async fn prepare(
     options: Options,
     intent: Intent,
 ) -> Result<Job, RekeyError> {
+    if matches!(options.kind, Kind::Rewrap) && choice.format != Format::V2 {
+        return Err(RekeyError::Refused {
+            what: format!("values of format {} hold no wrapped key to wrap anew", choice.format),
+            hint: "for the data keys of v3: reseal keys rewrap --to KMS".to_owned(),
+        });
+    }
     let quota = Quota::new(options.max_kms_calls_per_second.and_then(NonZero::new));
     let mut ring = Ring { quota: Arc::new(quota), ..Ring::default() };
     let new = ring.add(&choice.new).await?;
@@ -103,7 +109,8 @@ pub async fn prepare(
             registry.unavailable.iter().for_each(|&key_id| opener.add_unavailable(key_id));
         }
     }
-    let keys = RunKeys { format: choice.format, new: name, old, scope: choice.scope };
+    let kind = identity::of(&options.kind, &sealer).await?;
+    let keys = RunKeys { format: choice.format, new: name, old, scope: choice.scope, kind };
     let (opener, sealer, target) = (Arc::new(opener), Arc::new(sealer), Arc::new(target));
     Ok(Job { store, target, keys, opener, sealer, new_data_key: registry.new, options })
 }

@@ -61,7 +61,7 @@ steps! {
     Reseal => "reseal",
     /// A value's data key is unwrapped by the KMS; in a verify too.
     UnwrapValueKey => "unwrap-value-key",
-    /// A data key for one row, or one batch, of v2 values is made by the KMS and unwrapped again.
+    /// A data key for one row, or one batch, of v2 values is made by the KMS, or wrapped anew, and unwrapped again.
     MakeValueKey => "make-value-key",
     /// A value that is too large to be read is hashed by the database.
     Fingerprint => "fingerprint",

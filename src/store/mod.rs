@@ -17,6 +17,7 @@ pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod staged;
 mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
@@ -25,8 +26,10 @@ pub use control::{
     fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
+    rewraps::Rewraps,
     runs::Runs,
     shards::Shards,
+    stagings::{Staging, Stagings},
     steering::Steering,
 };
 pub use error::StoreError;
@@ -37,6 +40,7 @@ pub use run::{
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use staged::{Staged, StagedSwap};
 pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
@@ -59,7 +63,20 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
 pub trait Store:
-    Registry + Runs + Shards + Steering + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+    Registry
+    + Rewraps
+    + Runs
+    + Shards
+    + Steering
+    + Quarantine
+    + Stagings
+    + Staged
+    + AuditLog
+    + Fences
+    + Survey
+    + Debug
+    + Send
+    + Sync
 {
     // --- our own tables ---
 

@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// It is passed on without its `KeyId`, as to a service that lets the blob choose the key.
     ForgetKey,
+    /// It is passed on, and the reply says that this backing key was used, as AWS does and moto does not.
+    SayMaterial(&'static str),
 }
 
 impl Fault {
@@ -152,6 +154,9 @@ impl State {
                 thread::sleep(time);
                 client.write_all(&request.pass_on(upstream)?)
             }
+            Some(Fault::SayMaterial(id)) => {
+                client.write_all(&with_material(&request.pass_on(upstream)?, id)?)
+            }
             Some(Fault::ForgetKey) => client.write_all(&request.without_key()?.pass_on(upstream)?),
         }
     }
@@ -230,6 +235,20 @@ impl Request {
         upstream.read_to_end(&mut reply)?;
         Ok(reply)
     }
+}
+
+/// A good reply with a `KeyMaterialId`.
+fn with_material(reply: &[u8], id: &str) -> io::Result<Vec<u8>> {
+    let body = reply.windows(4).position(|end| end == b"\r\n\r\n").map_or(reply.len(), |end| end + 4);
+    let mut body: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&reply[body..])?;
+    body.insert("KeyMaterialId".to_owned(), id.into());
+    let body = serde_json::to_vec(&body)?;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    Ok([head.as_bytes(), &body].concat())
 }
 
 /// An error answer of KMS (AWS JSON 1.1), with a message that must not come up anywhere.

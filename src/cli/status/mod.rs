@@ -39,7 +39,10 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         let up = if migrated { store.fence(target).await? } else { None };
         return Ok(Answer::Report {
             exit: Exit::Done,
-            human: format!("{target}: there was no run yet.\n{}", fence::in_words(target, up.as_ref())),
+            human: format!(
+                "{target}: there was no run yet.\n{}",
+                up.as_ref().map(|up| fence::in_words(target, Some(up))).unwrap_or_default()
+            ),
             json: json!({"command": "status", "target": target, "run": null, "fence": fence::json(up.as_ref())}),
             hints: vec![call.again(next)],
         });

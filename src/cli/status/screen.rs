@@ -1,6 +1,6 @@
 //! A look at a run, in words and as a document.
 
-use reseal::store::Process;
+use reseal::{rekey::RunKind, store::Process};
 use serde_json::{Value, json};
 
 use super::{
@@ -50,6 +50,11 @@ fn run(look: &Look) -> String {
     let (run, keys) = (&look.run, &look.keys);
     let mut text = format!("{}: run {} is {}.\n", run.target, run.run_id, run.state.as_str());
     text += &format!("  to {} under {}\n", keys.format, keys.new);
+    match &keys.kind {
+        RunKind::Rekey => {}
+        RunKind::Rewrap => text += "  wrapping data keys anew\n",
+        RunKind::Rewrite { edit, .. } => text += &format!("  with the edit {edit}\n"),
+    }
     keys.old.iter().for_each(|old| text += &format!("  from {old}\n"));
     text += &format!("  started {}", time(run.created_ms));
     if let Some(finished) = run.finished_ms {

@@ -27,7 +27,7 @@ use aws_sdk_kms::{
     Client,
     config::{ProvideCredentials, http::HttpResponse},
     error::{ProvideErrorMetadata, SdkError},
-    operation::generate_data_key::GenerateDataKeyOutput,
+    operation::{decrypt::DecryptOutput, generate_data_key::GenerateDataKeyOutput},
     primitives::Blob,
     types::{DataKeySpec, DryRunModifierType},
 };
@@ -36,7 +36,9 @@ use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 pub use self::name::{AwsKeyName, NotAnAwsKeyName};
-use super::{ConnectError, Context, GeneratedKey, Kms, KmsError, Locality, Operation, Quota, Standing};
+use super::{
+    ConnectError, Context, GeneratedKey, Kms, KmsError, Locality, Material, Operation, Quota, Standing,
+};
 use crate::secret::DataKey;
 
 /// The longest ciphertext blob that KMS takes, in bytes (API Reference, Decrypt, `CiphertextBlob`).
@@ -142,6 +144,19 @@ impl AwsKms {
         }
     }
 
+    async fn unwrap(&self, wrapped: &[u8], context: &Context) -> Result<DecryptOutput, KmsError> {
+        if wrapped.is_empty() || wrapped.len() > BLOB_LIMIT {
+            return Err(refused("not 1 to 6144 bytes"));
+        }
+        let request = self
+            .client
+            .decrypt()
+            .key_id(&self.arn)
+            .ciphertext_blob(Blob::new(wrapped))
+            .set_encryption_context(sent(context));
+        self.ask(DECRYPT, || request.clone().send()).await
+    }
+
     async fn generate(&self, context: &Context, run: Run) -> Result<GenerateDataKeyOutput, KmsError> {
         let request = self
             .client
@@ -206,6 +221,7 @@ enum Run {
 
 const GENERATE: &str = "GenerateDataKey";
 const DECRYPT: &str = "Decrypt";
+const RE_ENCRYPT: &str = "ReEncrypt";
 
 #[async_trait]
 impl Kms for AwsKms {
@@ -232,23 +248,64 @@ impl Kms for AwsKms {
     }
 
     async fn decrypt(&self, wrapped: &[u8], context: &Context) -> Result<DataKey, KmsError> {
-        let refused = |code: &str| KmsError::Blob { operation: DECRYPT, code: code.to_owned() };
-        if wrapped.is_empty() || wrapped.len() > BLOB_LIMIT {
-            return Err(refused("not 1 to 6144 bytes"));
-        }
-        let request = self
-            .client
-            .decrypt()
-            .key_id(&self.arn)
-            .ciphertext_blob(Blob::new(wrapped))
-            .set_encryption_context(sent(context));
-        let mut answer = self.ask(DECRYPT, || request.clone().send()).await?;
+        let mut answer = self.unwrap(wrapped, context).await?;
         let plaintext = plaintext(answer.plaintext.take());
         match answer.key_id {
             None => Err(service(DECRYPT, "no key ARN in the answer")),
             Some(key) if key != self.arn => Err(refused("wrapped under another key")),
             Some(_) => DataKey::from_slice(&plaintext).ok_or_else(|| refused("not a 32-byte key")),
         }
+    }
+
+    /// One ReEncrypt where both keys are of AWS and of one region. It names the source key too, which is the caller's and not
+    /// the blob's choice.
+    async fn re_encrypt(
+        &self,
+        wrapped: &[u8],
+        context: &Context,
+        source: &dyn Kms,
+    ) -> Result<Vec<u8>, KmsError> {
+        let region = |arn: &str| arn.parse::<AwsKeyName>().ok()?.region().map(str::to_owned);
+        if region(source.key_name()) != region(&self.arn) {
+            let code = format!("{} is not of its service and region", source.key_name());
+            return Err(KmsError::Key { operation: RE_ENCRYPT, key: self.arn.clone(), code });
+        }
+        if wrapped.is_empty() || wrapped.len() > BLOB_LIMIT {
+            return Err(refused("not 1 to 6144 bytes"));
+        }
+        let request = self
+            .client
+            .re_encrypt()
+            .ciphertext_blob(Blob::new(wrapped))
+            .source_key_id(source.key_name())
+            .set_source_encryption_context(sent(context))
+            .destination_key_id(&self.arn)
+            .set_destination_encryption_context(sent(context));
+        let answer = self.ask(RE_ENCRYPT, || request.clone().send()).await?;
+        if answer.source_key_id.as_deref() != Some(source.key_name()) {
+            return Err(refused("wrapped under another key"));
+        }
+        if answer.key_id.as_deref() != Some(&self.arn) {
+            return Err(service(RE_ENCRYPT, "another key answered"));
+        }
+        let wrapped = answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
+        if wrapped.is_empty() || wrapped.len() > BLOB_LIMIT {
+            return Err(service(RE_ENCRYPT, "no ciphertext in the answer"));
+        }
+        Ok(wrapped)
+    }
+
+    /// `KeyMaterialId` of a Decrypt, which is that of the blob, against that of a GenerateDataKey, which is the current one
+    /// (API Reference of both, Response Elements).
+    async fn material(&self, wrapped: &[u8], context: &Context) -> Result<Option<Material>, KmsError> {
+        let mut opened = self.unwrap(wrapped, context).await?;
+        drop(plaintext(opened.plaintext.take()));
+        let mut fresh = self.generate(context, Run::Real).await?;
+        drop(plaintext(fresh.plaintext.take()));
+        Ok(opened
+            .key_material_id
+            .zip(fresh.key_material_id)
+            .map(|(then, now)| if then == now { Material::Current } else { Material::Stale }))
     }
 
     /// By `DryRun`. A service that stands in for AWS may not know it and make the data key; then that one is unwrapped
@@ -290,6 +347,10 @@ fn plaintext(blob: Option<Blob>) -> Zeroizing<Vec<u8>> {
 
 fn sent(context: &Context) -> Option<std::collections::HashMap<String, String>> {
     (!context.is_empty()).then(|| context.clone().into_iter().collect())
+}
+
+fn refused(code: &str) -> KmsError {
+    KmsError::Blob { operation: DECRYPT, code: code.to_owned() }
 }
 
 fn service(operation: &'static str, code: &str) -> KmsError {

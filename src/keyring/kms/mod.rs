@@ -50,6 +50,21 @@ pub trait Kms: Send + Sync + fmt::Debug {
     /// Unwraps `wrapped` under this key, and no other, with the `context` it was wrapped with.
     async fn decrypt(&self, wrapped: &[u8], context: &Context) -> Result<DataKey, KmsError>;
 
+    /// Wraps under this key, with the same `context`, what `wrapped` unwraps to under `source`: the data key does not
+    /// leave the service, where it is one for both.
+    ///
+    /// # Errors
+    /// Those of a Decrypt under `source` and of wrapping under this key. [`KmsError::Key`] for keys that no one call reaches.
+    async fn re_encrypt(
+        &self,
+        wrapped: &[u8],
+        context: &Context,
+        source: &dyn Kms,
+    ) -> Result<Vec<u8>, KmsError>;
+
+    /// Whether the backing key that wraps now is the one that wrapped these bytes; `None` where the service doesn't say.
+    async fn material(&self, wrapped: &[u8], context: &Context) -> Result<Option<Material>, KmsError>;
+
     /// Whether `operation` would be allowed under this key with `context`, as far as the service says.
     ///
     /// It is done for real, with a data key that nothing is sealed under, where the service has no dry run.
@@ -68,6 +83,25 @@ pub trait Kms: Send + Sync + fmt::Debug {
     /// What the calls are held to, where the service has a quota.
     fn quota(&self) -> Option<&Quota> {
         None
+    }
+}
+
+/// Which of its backing keys a KMS key wrapped something with: rotation adds one, and wraps nothing anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Material {
+    /// The one that wraps now.
+    Current,
+    /// An earlier one.
+    Stale,
+}
+
+impl Material {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Stale => "stale",
+        }
     }
 }
 

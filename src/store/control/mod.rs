@@ -12,8 +12,10 @@ pub(super) mod audit;
 pub(super) mod fences;
 pub(super) mod quarantine;
 pub(super) mod registry;
+pub(super) mod rewraps;
 pub(super) mod runs;
 pub(super) mod shards;
+pub(super) mod stagings;
 pub(super) mod steering;
 
 /// What the other files' macros need in scope, for the store type `$store` of sqlx's `$database`.
@@ -28,8 +30,9 @@ macro_rules! prelude {
         use $crate::store::{
             AuditEvent, AuditHead, AuditLog, AuditRecord, Blocker, Checkpoint, Claim, DataKeyState, Fence,
             FenceMode, FenceRule, Fences, Heartbeat, KeyKind, KeyRange, Lease, NewRun, Orders, Paused,
-            Process, Quarantine, Quarantined, Registry, RowKey, RowRate, RunRow, RunState, Runs, Setting,
-            ShardCount, Shards, StaleWrites, Steering, StoreError, Tally, Target, WrappedDataKey,
+            Process, Quarantine, Quarantined, Registry, Rewraps, RowKey, RowRate, RunRow, RunState, Runs,
+            Setting, ShardCount, Shards, Staging, Stagings, StaleWrites, Steering, StoreError, Tally, Target,
+            WrappedDataKey,
         };
 
         type Db = sqlx::$database;

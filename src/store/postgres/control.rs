@@ -50,10 +50,12 @@ macro_rules! persistent {
 
 control::prelude!(Postgres, Postgres);
 control::registry::registry!(Postgres);
+control::rewraps::rewraps!(Postgres);
 control::runs::runs!(Postgres);
 control::shards::shards!(Postgres);
 control::steering::steering!(Postgres);
 control::quarantine::quarantine!(Postgres);
+control::stagings::stagings!(Postgres);
 control::audit::audit!(Postgres);
 control::fences::fences!(Postgres);
 

@@ -19,6 +19,7 @@ mod fence_sql;
 mod inspect;
 mod migrate;
 mod pressure;
+mod staged;
 mod survey;
 mod swap;
 mod table;

@@ -35,10 +35,12 @@ use nothing as skip_locked;
 
 control::prelude!(Sqlite, Sqlite);
 control::registry::registry!(Sqlite);
+control::rewraps::rewraps!(Sqlite);
 control::runs::runs!(Sqlite);
 control::shards::shards!(Sqlite);
 control::steering::steering!(Sqlite);
 control::quarantine::quarantine!(Sqlite);
+control::stagings::stagings!(Sqlite);
 control::audit::audit!(Sqlite);
 control::fences::fences!(Sqlite);
 
