@@ -7,11 +7,13 @@
 
 mod chaos;
 mod cli;
+mod control;
 mod drill;
 mod fence;
 mod formats;
 mod key_text;
 mod kms;
+mod model;
 mod plan;
 mod rekey;
 mod store_sqlite;

@@ -132,6 +132,8 @@ impl From<StoreError> for Fault {
                 "42501" => {
                     Self::refused(what).hint("grant the role what is missing, or connect as the owner")
                 }
+                "RK001" => Self::refused(what)
+                    .hint("end under the key that the fence demands, or take it down: reseal fence off"),
                 _ => Self::failed(what),
             },
             StoreError::Missing { .. } | StoreError::Corrupt { .. } => Self::failed(what),

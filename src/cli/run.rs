@@ -8,13 +8,15 @@ use std::{
 use clap::Command;
 use reseal::{
     envelope::Format,
-    rekey::{self, Intent, Outcome, RekeyError, RunKeys, Status, Stop},
+    rekey::{self, Intent, MOST_WORKERS, Outcome, RekeyError, RunKeys, Status, Stop},
     store::{RunRow, Store, Tally, Target},
 };
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    Answer, Call, Exit, Fault, args, audit, connect, meant, progress,
+    Answer, Call, Exit, Fault, args, audit, connect, control, meant,
+    metrics::Exporter,
+    progress,
     report::{self, Report},
     signals::Signals,
     stdio,
@@ -22,16 +24,20 @@ use super::{
 
 pub(super) fn command() -> Command {
     let about = "Re-key every value, or go on with the open run of the same keys";
-    let own: &[&str] = &[
-        "new-data-key",
-        "workers",
-        "batch",
-        "max-rows-per-second",
-        "rows-limit",
-        "reseal-ambiguous",
-        "plan",
+    let own: &[&str] = &["new-data-key", "workers", "batch", "rows-limit", "reseal-ambiguous", "plan"];
+    let throttles: &[&str] = &["max-rows-per-second", "max-replica-lag", "max-kms-calls-per-second"];
+    let metrics: &[&str] = &["metrics-listen", "metrics-file"];
+    let groups = [
+        args::DATABASE,
+        args::NAME,
+        args::COLUMNS,
+        args::KEYS,
+        own,
+        throttles,
+        args::READING,
+        metrics,
+        args::OUTPUT,
     ];
-    let groups = [args::DATABASE, args::NAME, args::COLUMNS, args::KEYS, own, args::READING, args::OUTPUT];
     args::with_settings(Command::new("run").about(about), &groups).after_help(
         "Ctrl-C once: finish the batch and stop; the same command goes on. Twice: stop now; nothing is lost.\n\n\
          Examples:\n  \
@@ -59,7 +65,9 @@ enum End {
 pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
     let planned = meant::planned(call)?;
-    let connections = u32::try_from(2 * options.workers + 2).unwrap_or(u32::MAX);
+    // As many as are opened: `set workers` can ask for more than the process was started with.
+    let connections = 2 * MOST_WORKERS + 3;
+    let exporter = Exporter::open(call).await?;
     let mut signals = Signals::install()?;
     let resume = call.again("run");
     let job = signals
@@ -87,6 +95,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     };
     let (stop, stopping) = rekey::stop_signal();
     let (status, watching) = watch::channel(Status::default());
+    let exported = tokio::spawn(exporter.export(watching.clone()));
     let shown = tokio::spawn(progress::show(Arc::clone(&job.store), watching.clone(), call.output));
     let end = {
         let running = rekey::run(job, stopping, status);
@@ -103,8 +112,8 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
             }
         }
     };
-    // It ends by itself, now that nothing sends to it; but not while it waits for a database that hangs.
-    drop(timeout(Duration::from_secs(1), shown).await);
+    // They end by themselves, now that nothing sends to them; but not while one waits for a database that hangs.
+    drop(timeout(Duration::from_secs(1), async { tokio::join!(shown, exported) }).await);
     let open = watching.borrow().run.clone();
     match (end, open) {
         (End::Ran(ended), open) => match (*ended, open) {
@@ -177,6 +186,7 @@ impl Work {
             human +=
                 &format!("{} re-keyed values do not look like a URL.\n", stdio::commas(done.tally.not_urls));
         }
+        human += &control::in_words(&done.run.orders);
         human += "What no re-key answers: a URL that somebody already read. That needs new credentials.\n";
         if self.keys.format == Format::V3 && matches!(exit, Exit::Done | Exit::Attention) {
             human +=
@@ -205,7 +215,11 @@ impl Work {
                     call.again("run"),
                 ],
             ),
-            Outcome::Paused => (Exit::Resumable, "paused", vec![call.again("status")]),
+            Outcome::Paused => (
+                Exit::Resumable,
+                "paused",
+                vec![format!("{}, then:", call.again("resume")), call.again("run")],
+            ),
             Outcome::Interrupted => (
                 Exit::Resumable,
                 "stopped early at a clean checkpoint, every value opens",

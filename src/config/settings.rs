@@ -79,6 +79,10 @@ pub(crate) const SETTINGS: &[Definition] =
         one("workers", "N", "Workers in this process; each uses two connections").default(&["2"]),
         one("batch", "N", "Rows a batch, at most").default(&["1000"]),
         one("max-rows-per-second", "N", "Rows a second, all workers of this process together"),
+        one("max-replica-lag", "TIME", "Write nothing while a replica is further behind, such as 5s"),
+        one("max-kms-calls-per-second", "N", "KMS calls a second, all keys of this process together"),
+        one("metrics-listen", "ADDRESS", "Serve Prometheus metrics at this port of 127.0.0.1, or address"),
+        one("metrics-file", "FILE", "Leave Prometheus metrics in a file, written anew every 5 s"),
         one("max-value", "BYTES", "The longest value; longer ones go to quarantine").default(&["16777216"]),
         one("rows-limit", "N", "Stop after about so many rows"),
         one(

@@ -15,10 +15,14 @@ use crate::{
     store::{PageLimits, RunRow, Store, StoreError, Tally, Target, WrappedDataKey},
 };
 
+mod attend;
 mod census;
+mod crew;
+mod directions;
 mod elsewhere;
 mod engine;
 mod fence;
+mod metrics;
 mod pipeline;
 pub mod plan;
 mod prepare;
@@ -29,16 +33,26 @@ mod retry;
 mod steps;
 mod throttle;
 mod verify;
+mod waiting;
+mod workshop;
 
 pub use census::{Census, census};
 pub use elsewhere::{Elsewhere, Holder, holders};
 pub use engine::run;
 pub use fence::{fence_rule, lower_fence, raise_fence};
+pub use metrics::Metrics;
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
 pub use steps::{Hook, Moment, Step};
 pub use verify::{Failure, Verified, verify};
+pub use waiting::Waiting;
+
+/// Workers in one process, at most.
+pub const MOST_WORKERS: u32 = 64;
+
+/// Rows a batch, at most.
+pub const MOST_BATCH: u32 = 100_000;
 
 /// How many KMS calls one worker keeps under way.
 const KMS_CONCURRENCY: usize = 16;
@@ -110,6 +124,10 @@ pub struct Options {
     pub batch: usize,
     /// Rows a second, all workers of this process together.
     pub max_rows_per_second: Option<u32>,
+    /// Write nothing while a replica is further behind.
+    pub max_replica_lag: Option<Duration>,
+    /// Calls a second to the KMS of one account, all keys of this process together.
+    pub max_kms_calls_per_second: Option<u32>,
     /// Bytes a value; a larger one goes to quarantine.
     pub max_value: usize,
     /// Stop after about so many rows.
@@ -126,6 +144,8 @@ impl Default for Options {
             workers: 2,
             batch: 1000,
             max_rows_per_second: None,
+            max_replica_lag: None,
+            max_kms_calls_per_second: None,
             max_value: 16 << 20,
             rows_limit: None,
             reseal_ambiguous: false,

@@ -47,6 +47,8 @@ steps! {
     Split => "split",
     /// The run, its first shards and its new data key are stored, in one transaction.
     CreateRun => "create-run",
+    /// The process says for the first time that it is there, and hears what was ordered.
+    Beat => "beat",
     /// The run's row is read.
     ReadRun => "read-run",
     /// A shard is claimed, and its fence number grows.
@@ -79,6 +81,8 @@ steps! {
     CloseQuarantine => "close-quarantine",
     /// The run's state changes.
     MoveRun => "move-run",
+    /// The process takes back what it said of itself.
+    Leave => "leave",
     /// Quarantine records are read, to try their values again.
     ReadQuarantine => "read-quarantine",
     /// A quarantined row is read again.

@@ -12,6 +12,7 @@ mod cells;
 mod control;
 mod error;
 mod fence;
+mod orders;
 pub mod postgres;
 mod run;
 mod schema;
@@ -26,9 +27,11 @@ pub use control::{
     registry::Registry,
     runs::Runs,
     shards::Shards,
+    steering::Steering,
 };
 pub use error::StoreError;
 pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
+pub use orders::{Heartbeat, Orders, Paused, Pressure, Process, Replicas, RowRate, Setting, ShardCount};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,
@@ -56,7 +59,7 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
 pub trait Store:
-    Registry + Runs + Shards + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+    Registry + Runs + Shards + Steering + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
 {
     // --- our own tables ---
 
@@ -70,6 +73,9 @@ pub trait Store:
 
     /// Looks at the table that `name` names: what it is, and everything about it that a re-key must know.
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError>;
+
+    /// What the database has to bear besides us; nothing, for one that can't tell.
+    async fn pressure(&self) -> Result<Pressure, StoreError>;
 
     /// How many rows the table holds now.
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError>;
@@ -124,7 +130,8 @@ pub trait Store:
     ///
     /// # Crash safety
     /// One transaction, which begins with the fence check. If the process dies before this returns, a later
-    /// worker finds either all of it or none of it.
+    /// worker finds either all of it or none of it. A batch that leaves its shard unfinished may be lost with the
+    /// server's memory; the next one under the same lease is refused then, since its cursor is gone too.
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
 

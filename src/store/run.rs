@@ -7,7 +7,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Cells, RowKey};
+use super::{Cells, Orders, RowKey};
 
 /// Counters of cells, and of rows where it says so. Deltas may be negative.
 ///
@@ -168,6 +168,8 @@ pub struct RunRow {
     pub created_ms: i64,
     /// Unix milliseconds, by the database's clock, when the run ended.
     pub finished_ms: Option<i64>,
+    /// What operators ordered of it.
+    pub orders: Orders,
 }
 
 /// A run to open.
@@ -201,8 +203,15 @@ pub struct Lease {
     pub fence: i64,
     /// The shard's keys.
     pub range: KeyRange,
-    /// Every row up to here was dealt with by an earlier holder.
+    /// Every row up to here was dealt with, by this holder or by an earlier one.
     pub cursor: Option<RowKey>,
+}
+
+impl Lease {
+    /// The lease after a batch that left the shard's cursor at `cursor`, or where it was.
+    pub fn moved_to(&self, cursor: Option<&RowKey>) -> Self {
+        Self { cursor: cursor.or(self.cursor.as_ref()).cloned(), ..self.clone() }
+    }
 }
 
 /// What [`Store::claim`](super::Store::claim) found.
@@ -248,9 +257,14 @@ pub struct Batch<'a> {
 /// How a commit ended.
 #[derive(Debug)]
 pub enum Committed {
-    /// The batch is in, but for these cells, which were not ours any more.
-    Done(Vec<Unsettled>),
-    /// The shard is another worker's now; nothing was written.
+    /// The batch is in.
+    Done {
+        /// But for these cells, which were not ours any more.
+        unsettled: Vec<Unsettled>,
+        /// What the checkpoint's tally was corrected by.
+        correction: Tally,
+    },
+    /// The shard is another worker's now, or its cursor is not where the lease has it; nothing was written.
     Fenced,
 }
 

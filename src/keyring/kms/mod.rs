@@ -5,12 +5,16 @@
 pub mod aws;
 pub mod local;
 mod preflight;
+mod quota;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-pub use self::preflight::{Operation, Standing};
+pub use self::{
+    preflight::{Operation, Standing},
+    quota::{Quota, QuotaState},
+};
 
 use self::{
     aws::AwsKms,
@@ -60,6 +64,11 @@ pub trait Kms: Send + Sync + fmt::Debug {
 
     /// How many calls were sent to the service so far, retries included.
     fn calls(&self) -> u64;
+
+    /// What the calls are held to, where the service has a quota.
+    fn quota(&self) -> Option<&Quota> {
+        None
+    }
 }
 
 /// Where a KMS answers from.
@@ -109,8 +118,19 @@ pub enum KmsError {
 /// # Errors
 /// See [`ConnectError`]: in short, that the key is there and can be used, only its first use shows.
 pub async fn connect(spec: &KmsSpec) -> Result<Arc<dyn Kms>, ConnectError> {
+    connect_within(spec, Arc::default()).await
+}
+
+/// Connects to the key that `spec` names, which shares the quota of its account with others.
+///
+/// # Errors
+/// As of [`connect`].
+pub async fn connect_within(spec: &KmsSpec, quota: Arc<Quota>) -> Result<Arc<dyn Kms>, ConnectError> {
     Ok(match spec {
-        KmsSpec::Aws(name) => Arc::new(AwsKms::connect(name).await?),
+        KmsSpec::Aws(name) => {
+            let settings = AwsKms::settings().load().await;
+            Arc::new(AwsKms::connect_within(name, &settings, quota).await?)
+        }
         KmsSpec::Local(path) => Arc::new(LocalKms::open(path)?),
     })
 }

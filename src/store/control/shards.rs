@@ -112,7 +112,8 @@ macro_rules! shards {
             Ok(done.rows_affected() == 1)
         }
 
-        /// The fence check and the checkpoint in one statement: `false` when the shard was taken over.
+        /// The fence check and the checkpoint in one statement: `false` when the shard was taken over, or when its
+        /// cursor is not where the lease has it, because the server lost batches that were not on disk.
         pub(in crate::store) async fn checkpoint(
             conn: &mut Connection,
             lease: &Lease,
@@ -126,7 +127,8 @@ macro_rules! shards {
                 "quarantined = quarantined + $11, vanished = vanished + $12, total = total + $13, ",
                 "conflicts = conflicts + $14, deferred = deferred + $15, not_urls = not_urls + $16, ",
                 "kms_calls = kms_calls + $17 ",
-                "WHERE run_id = $1 AND sweep = $2 AND shard = $3 AND fence = $4"
+                "WHERE run_id = $1 AND sweep = $2 AND shard = $3 AND fence = $4 ",
+                "AND cursor_key IS NOT DISTINCT FROM $18"
             ))
             .bind(lease.run_id.clone())
             .bind(lease.sweep)
@@ -145,6 +147,7 @@ macro_rules! shards {
             .bind(tally.deferred)
             .bind(tally.not_urls)
             .bind(tally.kms_calls)
+            .bind(lease.cursor.as_ref().map(RowKey::to_string))
             .execute(&mut *conn)
             .await?;
             Ok(done.rows_affected() == 1)

@@ -12,6 +12,11 @@ macro_rules! lease_end {
         "CAST(unixepoch('subsec') * 1000 AS integer) + 20000"
     };
 }
+macro_rules! an_hour_ago {
+    () => {
+        "CAST(unixepoch('subsec') * 1000 AS integer) - 3600000"
+    };
+}
 macro_rules! persistent {
     () => {
         true
@@ -32,6 +37,7 @@ control::prelude!(Sqlite, Sqlite);
 control::registry::registry!(Sqlite);
 control::runs::runs!(Sqlite);
 control::shards::shards!(Sqlite);
+control::steering::steering!(Sqlite);
 control::quarantine::quarantine!(Sqlite);
 control::audit::audit!(Sqlite);
 control::fences::fences!(Sqlite);
