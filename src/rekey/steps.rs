@@ -89,6 +89,8 @@ steps! {
     ReadRow => "read-row",
     /// A quarantined value that opens now is replaced and its record removed, in one transaction.
     SettleQuarantined => "settle-quarantined",
+    /// The fence is raised. No job is needed for that, so its caller takes the step: [`Hook::at`].
+    RaiseFence => "raise-fence",
     /// The snapshot of a verify is read.
     Snapshot => "snapshot",
 }
@@ -115,8 +117,8 @@ impl Hook {
         Self(Some(Arc::new(observe)))
     }
 
-    /// Takes a step.
-    pub(super) async fn at<T>(&self, step: Step, taken: impl Future<Output = T>) -> T {
+    /// Takes a step under the eyes of the hook.
+    pub async fn at<T>(&self, step: Step, taken: impl Future<Output = T>) -> T {
         self.call(step, Moment::Before);
         let answer = taken.await;
         self.call(step, Moment::After);

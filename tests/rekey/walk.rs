@@ -1,9 +1,10 @@
 //! Dying at every step: a process is killed before and after each boundary of its work, another one goes on, and
 //! every plaintext is what it was.
 //!
-//! The work is all that an operator has to do: a part of a run, the rest of it, the quarantined values again, a
-//! verify. A lap of it that nobody dies in tells how often each step is taken. Then a process of its own dies at the
-//! first such time, and at one in the middle: by SIGKILL and by its own hand, so that it is that instant and no other.
+//! The work is all that an operator has to do: a part of a run, the rest of it, the quarantined values again, the
+//! fence, the last sweep, a verify. A lap of it that nobody dies in tells how often each step is taken. Then a process
+//! of its own dies at the first such time, and at one in the middle: by SIGKILL and by its own hand, so that it is that
+//! instant and no other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
