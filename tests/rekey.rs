@@ -6,7 +6,7 @@ mod kill;
 mod pooler;
 mod quarantine;
 mod shapes;
-mod stage;
+pub(crate) mod stage;
 mod tables;
 mod takeover;
 mod triggers;

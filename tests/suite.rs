@@ -10,6 +10,7 @@ mod drill;
 mod formats;
 mod key_text;
 mod kms;
+mod plan;
 mod rekey;
 mod store_sqlite;
 mod support;

@@ -171,6 +171,11 @@ impl Opener {
         self.clear_text = clear_text;
     }
 
+    /// The static keys, expanded.
+    pub fn statics(&self) -> &[Arc<StaticCipher>] {
+        &self.statics
+    }
+
     /// The KMS keys, local ones first.
     pub fn kms(&self) -> &[Arc<dyn Kms>] {
         &self.kms

@@ -16,6 +16,7 @@ use crate::{
 };
 
 mod census;
+mod elsewhere;
 mod engine;
 mod fence;
 mod pipeline;
@@ -28,6 +29,7 @@ mod throttle;
 mod verify;
 
 pub use census::{Census, census};
+pub use elsewhere::{Elsewhere, Holder, holders};
 pub use engine::run;
 pub use fence::{fence_rule, lower_fence, raise_fence};
 pub use prepare::{Intent, KeyChoice, prepare};

@@ -16,6 +16,7 @@ pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use control::{
@@ -33,6 +34,7 @@ pub use run::{
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +55,9 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
 /// again can help ([`StoreError::is_transient`]).
 #[async_trait]
-pub trait Store: Registry + Runs + Shards + Quarantine + AuditLog + Fences + Debug + Send + Sync {
+pub trait Store:
+    Registry + Runs + Shards + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+{
     // --- our own tables ---
 
     /// Creates or upgrades reseal's own tables; gives the names of the migrations that were applied.

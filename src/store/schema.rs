@@ -64,6 +64,14 @@ impl Target {
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
     }
+
+    /// Row and column of a cell that a query gave as the row's key and the column's position, both as text.
+    pub(super) fn cell(&self, parts: &[String]) -> (String, String) {
+        let position = parts.get(1).and_then(|position| position.parse::<usize>().ok());
+        let column = position.and_then(|position| self.columns.get(position));
+        let name = column.map(|column| column.name.clone()).unwrap_or_default();
+        (parts.first().cloned().unwrap_or_default(), name)
+    }
 }
 
 /// Something about a table that a re-key must know.

@@ -127,6 +127,11 @@ impl Stage<OnSqlite> {
         let options = Options { batch: 100, ..Options::default() };
         Self { store, on: OnSqlite { pool }, expected, folder, options }
     }
+
+    /// Changes the database by hand.
+    pub(crate) async fn execute(&self, statements: &str) {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statements)).execute(&self.on.pool).await.unwrap();
+    }
 }
 
 impl<D: Database> Stage<D> {

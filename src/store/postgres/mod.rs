@@ -18,6 +18,7 @@ mod fence;
 mod fence_sql;
 mod inspect;
 mod migrate;
+mod survey;
 mod swap;
 mod table;
 

@@ -122,7 +122,7 @@ pub(super) async fn sample(
     limits: PageLimits,
 ) -> Result<Page, StoreError> {
     let table = table_name(target);
-    let percent = sample_percent(conn, target, 20 * count).await?;
+    let percent = sample_percent(conn, &table, 20 * count).await?;
     let sql = format!(
         "SELECT {} FROM {table} TABLESAMPLE SYSTEM ({percent}) ORDER BY random() LIMIT {count}",
         select_list(target, limits)
@@ -150,7 +150,7 @@ pub(super) async fn split_points(
         KeyKind::Uuid | KeyKind::Text => quote(&target.key_column),
     };
     let wanted = usize::try_from(parts.saturating_mul(300).min(rows)).unwrap_or(usize::MAX);
-    let percent = sample_percent(conn, target, wanted).await?;
+    let percent = sample_percent(conn, &table_name(target), wanted).await?;
     let sql = format!(
         "SELECT DISTINCT point FROM unnest((SELECT percentile_disc(ARRAY(SELECT part::float8 / {parts} \
          FROM generate_series(1, {last}) part)) WITHIN GROUP (ORDER BY {key}) \
@@ -163,10 +163,14 @@ pub(super) async fn split_points(
 }
 
 /// How large a share of the heap's blocks, in percent, holds about `wanted` rows.
-async fn sample_percent(conn: &mut PgConnection, target: &Target, wanted: usize) -> Result<f64, StoreError> {
+pub(super) async fn sample_percent(
+    conn: &mut PgConnection,
+    table: &str,
+    wanted: usize,
+) -> Result<f64, StoreError> {
     let sql = "SELECT greatest(reltuples, 0)::float8, greatest(pg_relation_size(oid) / 8192, 1)::float8 \
                FROM pg_class WHERE oid = to_regclass($1)";
-    let row = query(sql.to_owned()).bind(table_name(target)).fetch_one(conn).await?;
+    let row = query(sql.to_owned()).bind(table.to_owned()).fetch_one(conn).await?;
     // A table that was never analyzed has no row count; some 20 rows of two URLs fit a block.
     let (tuples, blocks): (f64, f64) = (row.try_get(0)?, row.try_get(1)?);
     let rows = if tuples > 0.0 { tuples } else { blocks * 20.0 };

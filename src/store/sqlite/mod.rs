@@ -26,6 +26,7 @@ mod fence;
 mod inspect;
 mod migrate;
 mod pack;
+mod survey;
 mod swap;
 mod table;
 

@@ -1,5 +1,8 @@
 //! What a table is, and what stands in the way of re-keying it.
 
+mod role;
+mod surroundings;
+
 use sqlx::{PgConnection, Row};
 
 use super::{query, quote};
@@ -16,10 +19,13 @@ pub(super) async fn inspect(conn: &mut PgConnection, name: &TargetName) -> Resul
     };
     let key_kind = primary_key(conn, oid, name, &mut findings).await?;
     let columns = columns(conn, oid, name, &mut findings).await?;
-    let has_triggers = triggers(conn, oid, &name.columns, &mut findings).await?;
-    permissions(conn, oid, &format!("{}.{}", quote(&schema), quote(&name.table)), name, &mut findings)
-        .await?;
-    server(conn, &mut findings).await?;
+    let has_triggers = surroundings::triggers(conn, oid, &name.columns, &mut findings).await?;
+    surroundings::generated(conn, oid, &name.columns, &mut findings).await?;
+    surroundings::replication(conn, oid, name, &mut findings).await?;
+    let qualified = format!("{}.{}", quote(&schema), quote(&name.table));
+    role::on_target(conn, oid, &qualified, name, &mut findings).await?;
+    role::on_own_tables(conn, &mut findings).await?;
+    role::server(conn, &mut findings).await?;
     findings.sort_by_key(|finding| !finding.refuses);
     let target = key_kind.zip(columns).map(|(key_kind, columns)| Target {
         name: name.logical().to_owned(),
@@ -140,8 +146,9 @@ async fn columns(
     findings: &mut Vec<Finding>,
 ) -> Result<Option<Vec<Column>>, StoreError> {
     let sql = "SELECT a.atttypid::regtype::text, a.atttypmod, a.attgenerated <> '', \
-               ARRAY(SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
-                     WHERE i.indrelid = a.attrelid AND a.attnum = ANY (i.indkey)) \
+               ARRAY(SELECT DISTINCT c.relname::text FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'i' \
+                     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass \
+                     AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum ORDER BY 1) \
                FROM pg_attribute a WHERE a.attrelid = $1::oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
     let mut columns = Vec::new();
     for column in &name.columns {
@@ -171,81 +178,12 @@ async fn columns(
         }
         for index in row.try_get::<Vec<String>, _>(3)? {
             findings.push(Finding::warning(
-                format!("column {column} is part of index {index}"),
-                "each update writes the index too, which is slower, and a long value may not fit it",
+                format!("index {index} reads column {column}"),
+                "no update can be HOT: each writes every index of the table; a long value may not fit it. Drop it, \
+                 if nothing looks up a ciphertext",
             ));
         }
         columns.push(Column { name: column.clone(), encoding });
     }
     Ok((columns.len() == name.columns.len()).then_some(columns))
-}
-
-/// Triggers of somebody else's that fire on an UPDATE of these columns: whether there is one.
-async fn triggers(
-    conn: &mut PgConnection,
-    oid: i64,
-    columns: &[String],
-    findings: &mut Vec<Finding>,
-) -> Result<bool, StoreError> {
-    let sql = "SELECT tgname::text FROM pg_trigger WHERE tgrelid = $1::oid AND NOT tgisinternal \
-               AND tgenabled <> 'D' AND tgtype & 16 <> 0 AND tgname NOT LIKE 'reseal\\_%' \
-               AND (tgattr = ''::int2vector OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = tgrelid \
-                    AND attnum = ANY (tgattr) AND attname = ANY ($2))) ORDER BY 1";
-    let rows = query(sql.to_owned()).bind(oid).bind(columns).fetch_all(conn).await?;
-    for row in &rows {
-        findings.push(Finding::warning(
-            format!("trigger {} fires on every update of these columns", row.try_get::<&str, _>(0)?),
-            "look at what it does: one that sets updated_at has side effects, one that restores old values stops the run",
-        ));
-    }
-    Ok(!rows.is_empty())
-}
-
-async fn permissions(
-    conn: &mut PgConnection,
-    oid: i64,
-    table: &str,
-    name: &TargetName,
-    findings: &mut Vec<Finding>,
-) -> Result<(), StoreError> {
-    let row = query("SELECT current_user::text, has_table_privilege($1::oid, 'SELECT')".to_owned())
-        .bind(oid)
-        .fetch_one(&mut *conn)
-        .await?;
-    let role: String = row.try_get(0)?;
-    if !row.try_get::<bool, _>(1)? {
-        findings.push(Finding::refusal(
-            format!("role {role} may not read {}", name.table),
-            format!("GRANT SELECT ON {table} TO {}", quote(&role)),
-        ));
-    }
-    let sql = "SELECT attname::text FROM pg_attribute WHERE attrelid = $1::oid AND attname = ANY ($2) \
-               AND attnum > 0 AND NOT has_column_privilege($1::oid, attnum, 'UPDATE')";
-    for row in query(sql.to_owned()).bind(oid).bind(&name.columns).fetch_all(&mut *conn).await? {
-        let column: String = row.try_get(0)?;
-        findings.push(Finding::refusal(
-            format!("role {role} may not update column {column}"),
-            format!("GRANT UPDATE ({}) ON {table} TO {}", quote(&column), quote(&role)),
-        ));
-    }
-    Ok(())
-}
-
-async fn server(conn: &mut PgConnection, findings: &mut Vec<Finding>) -> Result<(), StoreError> {
-    let sql = "SELECT pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', \
-               current_setting('server_version_num')::int";
-    let row = query(sql.to_owned()).fetch_one(conn).await?;
-    if row.try_get(0)? {
-        findings.push(Finding::refusal("this server is a standby", "connect to the primary"));
-    } else if row.try_get(1)? {
-        findings.push(Finding::refusal(
-            "transactions of this role are read-only",
-            "connect as another role, or unset default_transaction_read_only",
-        ));
-    }
-    if row.try_get::<i32, _>(2)? < 130_000 {
-        findings
-            .push(Finding::warning("this server is older than Postgres 13", "reseal is tested from 13 on"));
-    }
-    Ok(())
 }

@@ -1,0 +1,3 @@
+//! What a plan says is so, and it changes nothing.
+
+mod elsewhere;
