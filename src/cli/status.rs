@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use clap::Command;
 use reseal::{
-    rekey::RunKeys,
-    store::{RunRow, RunState, Store, StoreError},
+    rekey::{self, RunKeys},
+    store::{Store, StoreError},
 };
 use serde_json::json;
 
 use super::{
-    Answer, Call, Exit, Fault, args, connect, fence, meant, quarantine, report,
+    Answer, Call, Exit, Fault, args, connect, fence, meant, next, quarantine, report,
     stdio::{commas, time},
 };
 
@@ -81,22 +81,16 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         "started": time(run.created_ms),
         "ended": run.finished_ms.map(time),
     });
-    Ok(Answer::Report { exit: Exit::Done, human, json, hints: next(call, &run, &keys, held) })
-}
-
-/// What to type next. A run knows its keys by their ids, not where the operator keeps them.
-fn next(call: &Call, run: &RunRow, keys: &RunKeys, held: i64) -> Vec<String> {
-    let again = |command: &str| format!("{} --format {} --new KEY", call.again(command), keys.format);
-    match run.state {
-        RunState::Running | RunState::Paused => {
-            vec![format!("to go on, with the keys above: {} --old KEY", again("run"))]
-        }
-        RunState::Chased | RunState::Failed => {
-            vec![format!("once the cause is mended, with the keys above: {} --old KEY", again("run"))]
-        }
-        RunState::Complete | RunState::Quarantined if held > 0 => vec![call.again("quarantine list")],
-        RunState::Complete | RunState::Quarantined => vec![again("verify")],
-    }
+    let registered = store.targets().await?.into_iter().find(|registered| registered.name == target);
+    let standing = match registered {
+        Some(registered) => rekey::standing(store.as_ref(), &registered).await?,
+        None => None,
+    };
+    let hints = match standing {
+        Some(standing) => next::hints(call, store.as_ref(), &standing).await?,
+        None => Vec::new(),
+    };
+    Ok(Answer::Report { exit: Exit::Done, human, json, hints })
 }
 
 async fn quarantine_by_reason(store: &dyn Store, target: &str) -> Result<BTreeMap<String, i64>, StoreError> {

@@ -82,6 +82,8 @@ pub(crate) const SETTINGS: &[Definition] =
         one("max-value", "BYTES", "The longest value; longer ones go to quarantine").default(&["16777216"]),
         one("rows-limit", "N", "Stop after about so many rows"),
         switch("reseal-ambiguous", "Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce"),
+        one("soak", "TIME", "How long a retired key is kept before it is destroyed: 35d, 12h, 30m, 0s")
+            .default(&["35d"]),
         one("output", "FORM", "How to answer").choices(&["human", "json"]).default(&["human"]),
     ];
 

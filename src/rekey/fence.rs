@@ -89,7 +89,10 @@ pub async fn raise_fence(
         && serde_json::from_str::<RunKeys>(&run.keys).is_ok_and(|keys| !admits(rule, &keys))
     {
         return Err(RekeyError::Refused {
-            what: format!("run {} of {} is open to another key: the fence would stop it", run.run_id, run.target),
+            what: format!(
+                "run {} of {} is open to another key: the fence would stop it",
+                run.run_id, run.target
+            ),
             hint: "finish it first: reseal status".to_owned(),
         });
     }
@@ -129,7 +132,7 @@ pub(super) fn require_passable(job: &Job, fence: Option<Fence>) -> Result<(), Re
 }
 
 /// Whether the fence lets a run with these keys write.
-fn admits(rule: FenceRule, keys: &RunKeys) -> bool {
+pub(super) fn admits(rule: FenceRule, keys: &RunKeys) -> bool {
     match rule {
         FenceRule::Wrapped => keys.format == Format::V2,
         FenceRule::Bound(key_id) => keys.new == format!("data-key:{key_id}"),

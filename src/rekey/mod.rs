@@ -24,6 +24,7 @@ mod prepare;
 mod progress;
 mod quarantine;
 mod resealer;
+mod retire;
 mod retry;
 mod throttle;
 mod verify;
@@ -35,7 +36,11 @@ pub use fence::{fence_rule, lower_fence, raise_fence};
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
-pub use verify::{Failure, Verified, verify};
+pub use retire::{
+    Destroyed, KeyUse, Obstacle, OldKey, Remedy, RetireError, Retired, Standing, Step, destroy, key_uses,
+    next_step, retire, standing,
+};
+pub use verify::{Recorded, Verified, verify};
 
 /// How many KMS calls one worker keeps under way.
 const KMS_CONCURRENCY: usize = 16;

@@ -16,6 +16,7 @@ pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod standby;
 mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
@@ -24,8 +25,10 @@ pub use control::{
     fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
+    retirements::{NewRetirement, Retirement, RetirementState, Retirements},
     runs::Runs,
     shards::Shards,
+    verifications::{Begun, Failure, Verification, Verifications},
 };
 pub use error::StoreError;
 pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
@@ -34,6 +37,7 @@ pub use run::{
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use standby::Standby;
 pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
@@ -56,7 +60,18 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// again can help ([`StoreError::is_transient`]).
 #[async_trait]
 pub trait Store:
-    Registry + Runs + Shards + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+    Registry
+    + Runs
+    + Shards
+    + Quarantine
+    + AuditLog
+    + Fences
+    + Verifications
+    + Retirements
+    + Survey
+    + Debug
+    + Send
+    + Sync
 {
     // --- our own tables ---
 
@@ -108,6 +123,13 @@ pub trait Store:
         limits: PageLimits,
         pages: PageSender,
     ) -> Result<u64, StoreError>;
+
+    /// How many rows hold a value that begins with `prefix`, as one snapshot sees it, without any index.
+    async fn count_beginning(&self, target: &Target, prefix: &[u8]) -> Result<u64, StoreError>;
+
+    /// The standbys and the slots of standbys that are known, and whether each has on its disk what was on ours at
+    /// `position` ([`Begun::position`]). SQLite: none.
+    async fn standbys(&self, position: &str) -> Result<Vec<Standby>, StoreError>;
 
     /// SHA-256 of one stored value, however large; `None` when the row or the value is gone.
     async fn fingerprint(

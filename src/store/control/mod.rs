@@ -12,8 +12,10 @@ pub(super) mod audit;
 pub(super) mod fences;
 pub(super) mod quarantine;
 pub(super) mod registry;
+pub(super) mod retirements;
 pub(super) mod runs;
 pub(super) mod shards;
+pub(super) mod verifications;
 
 /// What the other files' macros need in scope, for the store type `$store` of sqlx's `$database`.
 macro_rules! prelude {
@@ -23,9 +25,10 @@ macro_rules! prelude {
 
         use super::$store;
         use $crate::store::{
-            AuditEvent, AuditHead, AuditLog, AuditRecord, Blocker, Checkpoint, Claim, DataKeyState, Fence,
-            FenceMode, FenceRule, Fences, KeyKind, KeyRange, Lease, NewRun, Quarantine, Quarantined, Registry, RowKey, RunRow, RunState, Runs, Shards,
-            StaleWrites, StoreError, Tally, Target, WrappedDataKey,
+            AuditEvent, AuditHead, AuditLog, AuditRecord, Begun, Blocker, Checkpoint, Claim, DataKeyState,
+            Fence, FenceMode, FenceRule, Fences, KeyKind, KeyRange, Lease, NewRetirement, NewRun, Quarantine,
+            Quarantined, Registry, Retirement, Retirements, RowKey, RunRow, RunState, Runs, Shards,
+            StaleWrites, StoreError, Tally, Target, Verification, Verifications, WrappedDataKey,
         };
 
         type Db = sqlx::$database;

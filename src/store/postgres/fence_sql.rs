@@ -95,9 +95,11 @@ impl<'a> Names<'a> {
 
     /// The same for one column alone.
     fn call_for(&self, position: usize) -> String {
-        self.call(|other, column| {
-            if other == position { (new(column), old(column)) } else { (null(column), null(column)) }
-        })
+        self.call(
+            |other, column| {
+                if other == position { (new(column), old(column)) } else { (null(column), null(column)) }
+            },
+        )
     }
 }
 
@@ -247,5 +249,9 @@ fn bytes(hex: &str) -> String {
 /// `text` as an SQL string, whatever `standard_conforming_strings` says.
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+    if quoted.contains('\\') {
+        format!(" E'{}'", quoted.replace('\\', "\\\\"))
+    } else {
+        format!("'{quoted}'")
+    }
 }

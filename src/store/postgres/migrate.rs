@@ -16,6 +16,7 @@ fn migrator() -> Migrator {
         (1, "rekey", include_str!("../../../migrations/postgres/0001_rekey.sql")),
         (2, "audit", include_str!("../../../migrations/postgres/0002_audit.sql")),
         (3, "fence", include_str!("../../../migrations/postgres/0003_fence.sql")),
+        (5, "retire", include_str!("../../../migrations/postgres/0005_retire.sql")),
     ];
     let migrations = migrations
         .into_iter()
