@@ -3,7 +3,7 @@
 mod audit;
 mod keys;
 mod life;
-mod operator;
+pub(crate) mod operator;
 mod refusals;
 mod settings;
 mod stopping;

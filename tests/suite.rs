@@ -7,6 +7,7 @@
 
 mod cli;
 mod drill;
+mod finish;
 mod formats;
 mod key_text;
 mod kms;

@@ -20,34 +20,34 @@ use crate::support::{
 };
 
 /// The key that the tenants are under at first.
-pub(super) const OLD: Key = [0x5c; 32];
+pub(crate) const OLD: Key = [0x5c; 32];
 
-pub(super) struct Operator {
-    pub(super) folder: TempDir,
+pub(crate) struct Operator {
+    pub(crate) folder: TempDir,
     environment: Vec<(String, String)>,
     secrets: Vec<String>,
 }
 
 /// What the program said, and how it ended.
-pub(super) struct Said {
-    pub(super) code: i32,
-    pub(super) out: String,
-    pub(super) err: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Said {
     /// The one document on standard output.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 
     /// The hints, as typed.
-    pub(super) fn hints(&self) -> Vec<&str> {
+    pub(crate) fn hints(&self) -> Vec<&str> {
         self.err.lines().filter_map(|line| line.strip_prefix("hint: ")).collect()
     }
 
     #[track_caller]
-    pub(super) fn exits(self, code: i32) -> Self {
+    pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}{}", self.out, self.err);
         self
     }
@@ -55,7 +55,7 @@ impl Said {
 
 impl Operator {
     /// With the old key in the variable `OLD_KEY`, and a keyring in `keyring.json`.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut operator = Self { folder, environment: Vec::new(), secrets: Vec::new() };
         operator.set("OLD_KEY", &hex::encode(OLD));
@@ -69,7 +69,7 @@ impl Operator {
     }
 
     /// With tenants in Postgres, and `DATABASE_URL` set.
-    pub(super) async fn on_postgres(name: &str, rows: usize) -> (Self, TestDatabase<'static>, PgPool) {
+    pub(crate) async fn on_postgres(name: &str, rows: usize) -> (Self, TestDatabase<'static>, PgPool) {
         let mut operator = Self::new();
         let database = TempPostgres::shared().database(name);
         let pool = database.pool();
@@ -80,7 +80,7 @@ impl Operator {
     }
 
     /// With tenants in `tenants.db`, and `DATABASE_URL` set.
-    pub(super) async fn on_sqlite(rows: usize) -> (Self, SqlitePool, Expected) {
+    pub(crate) async fn on_sqlite(rows: usize) -> (Self, SqlitePool, Expected) {
         let mut operator = Self::new();
         let options = SqliteConnectOptions::new().filename(operator.path("tenants.db"));
         let pool = SqlitePool::connect_with(options.create_if_missing(true)).await.unwrap();
@@ -91,12 +91,12 @@ impl Operator {
     }
 
     /// Sets an environment variable for what is typed from now on.
-    pub(super) fn set(&mut self, name: &str, value: &str) {
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// From now on this must not be in anything the program says.
-    pub(super) fn guard(&mut self, secret: &str) {
+    pub(crate) fn guard(&mut self, secret: &str) {
         self.secrets.push(secret.to_owned());
     }
 
@@ -110,19 +110,19 @@ impl Operator {
         }
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
     /// Writes a file with this mode.
-    pub(super) fn file(&self, name: &str, content: &str, mode: u32) {
+    pub(crate) fn file(&self, name: &str, content: &str, mode: u32) {
         fs::write(self.path(name), content).unwrap();
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode)).unwrap();
     }
 
     /// Types a command, and sees that no secret is in what it says.
     #[track_caller]
-    pub(super) fn reseal(&self, args: &[&str]) -> Said {
+    pub(crate) fn reseal(&self, args: &[&str]) -> Said {
         let said = self.pipe(args, b"");
         let said = Said {
             code: said.status.code().expect("no signal ended it"),
@@ -135,13 +135,13 @@ impl Operator {
 
     /// The same for a line with its quotes, as a hint gives it.
     #[track_caller]
-    pub(super) fn type_line(&self, line: &str) -> Said {
+    pub(crate) fn type_line(&self, line: &str) -> Said {
         let words = line.strip_prefix("reseal ").unwrap().split(' ').collect::<Vec<_>>();
         self.reseal(&words)
     }
 
     /// Sends bytes through a command; what comes out may be secret.
-    pub(super) fn pipe(&self, args: &[&str], input: &[u8]) -> Output {
+    pub(crate) fn pipe(&self, args: &[&str], input: &[u8]) -> Output {
         let mut child = self.start(args);
         // A command that refuses before it reads closes the pipe.
         drop(child.stdin.take().unwrap().write_all(input));
@@ -149,7 +149,7 @@ impl Operator {
     }
 
     /// Starts a command.
-    pub(super) fn start(&self, args: &[&str]) -> Child {
+    pub(crate) fn start(&self, args: &[&str]) -> Child {
         Command::new(env!("CARGO_BIN_EXE_reseal"))
             .args(args)
             .current_dir(self.folder.path())
@@ -163,7 +163,7 @@ impl Operator {
     }
 
     #[track_caller]
-    pub(super) fn watch(&self, said: &Said) {
+    pub(crate) fn watch(&self, said: &Said) {
         for secret in &self.secrets {
             assert!(!said.out.contains(secret) && !said.err.contains(secret), "a secret was said");
         }
@@ -171,9 +171,9 @@ impl Operator {
 }
 
 /// The flags of the common run: from the old key to the keyring.
-pub(super) const KEYS: [&str; 4] = ["--old", "static:env:OLD_KEY", "--new", "local-kms:keyring.json"];
+pub(crate) const KEYS: [&str; 4] = ["--old", "static:env:OLD_KEY", "--new", "local-kms:keyring.json"];
 
 /// `command` with [`KEYS`] and more.
-pub(super) fn with_keys<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn with_keys<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [command, &KEYS, more].concat()
 }
