@@ -130,16 +130,8 @@ pub struct Retired {
 /// One transaction at the end: the key is retired, with its certificate, or nothing was written.
 pub async fn retire(job: &Arc<Job>, key: &OldKey, waivers: &[String]) -> Result<Retired, RetireError> {
     let store = job.store.as_ref();
-    let mut targets = subjects(store, key).await?;
-    let main = targets.iter().position(|target| target.name == job.target.name);
-    let main = main.ok_or_else(|| elsewhere(&job.target.name, key, &targets))?;
-    targets.swap(0, main);
-    if key.name == job.keys.new {
-        return Err(refused(
-            format!("{} is the key given as --new", key.name),
-            "name the key that is to go first, and the one that replaced it as --new",
-        ));
-    }
+    // Early: what follows reads values.
+    subjects(job, key).await?;
     let sampled = sample::under_new_key(job).await?;
     let columns = match &key.kind {
         OldKind::Static(cipher) => holders(store, &job.target, &[Arc::clone(cipher)]).await?,
@@ -147,6 +139,7 @@ pub async fn retire(job: &Arc<Job>, key: &OldKey, waivers: &[String]) -> Result<
     };
     for _ in 0..ATTEMPTS {
         let head = store.audit_head().await?;
+        let targets = subjects(job, key).await?;
         let mut evidence = Evidence::new(key, head, store.clock().await?.0, &columns, sampled);
         let mut obstacles = of_the_key(store, key, &targets[0]).await?;
         obstacles.extend(sampled.obstacle(&targets[0]));
@@ -183,16 +176,28 @@ pub async fn retire(job: &Arc<Job>, key: &OldKey, waivers: &[String]) -> Result<
             let targets = targets.into_iter().map(|target| target.name).collect();
             return Ok(Retired { key: key.name.clone(), targets, certificate, sha256, waived });
         }
-        // Another retirement of the same key is one of the changes that there can be.
-        require_not_retired(&key.name, &store.retirements().await?)?;
     }
     Err(refused("states keep changing while the preconditions are looked at".to_owned(), "try again"))
 }
 
-/// The targets that were, or may have been, under the key; at least one.
-async fn subjects(store: &dyn Store, key: &OldKey) -> Result<Vec<Target>, RetireError> {
+/// The targets that were, or may have been, under the key; the job's first.
+///
+/// # Errors
+/// Refused: a key that is unknown or retired already, or has nothing to do with the job's target, or is its new one.
+async fn subjects(job: &Job, key: &OldKey) -> Result<Vec<Target>, RetireError> {
+    let store = job.store.as_ref();
     require_not_retired(&key.name, &store.retirements().await?)?;
-    concerned(store, key).await
+    let mut targets = concerned(store, key).await?;
+    let main = targets.iter().position(|target| target.name == job.target.name);
+    let main = main.ok_or_else(|| elsewhere(&job.target.name, key, &targets))?;
+    targets.swap(0, main);
+    if key.name == job.keys.new {
+        return Err(refused(
+            format!("{} is the key given as --new", key.name),
+            "name the key that is to go first, and the one that replaced it as --new",
+        ));
+    }
+    Ok(targets)
 }
 
 /// Those that a run took from the key or to it; for a data key, the one that it was made for.

@@ -129,7 +129,7 @@ fn fence_in_words(standing: &Standing) -> String {
         None => format!("there is no fence on {name}"),
         Some(fence) if fence.mode == FenceMode::Observe => format!("the fence of {name} only observes"),
         Some(fence) if !fence.is_intact() => {
-            format!("the fence of {name} is not as it was put up: {}", fence.drift.join("; "))
+            format!("the fence of {name} is not as it was put up: {}", fence.drift.join(", "))
         }
         Some(fence) => {
             format!(
