@@ -1,6 +1,7 @@
 //! The command, as an operator and as a script meet it: the real program on real databases.
 
 mod audit;
+mod fence;
 mod keys;
 mod life;
 pub(crate) mod operator;

@@ -1,5 +1,6 @@
 //! Every value ends under the new key, opens to what it always was, and the counters say so.
 
+mod clock;
 mod concurrency;
 mod faults;
 mod kill;
@@ -10,4 +11,5 @@ pub(crate) mod stage;
 mod tables;
 mod takeover;
 mod triggers;
+mod walk;
 mod ways;

@@ -5,12 +5,15 @@
     reason = "clippy's exemption for tests stops at the helpers of a #[test] function"
 )]
 
+mod chaos;
 mod cli;
 mod drill;
+mod fence;
 mod finish;
 mod formats;
 mod key_text;
 mod kms;
+mod model;
 mod plan;
 mod rekey;
 mod store_sqlite;

@@ -10,7 +10,7 @@ use reseal::{
 use serde_json::{Value, json};
 
 use super::{
-    Answer, Call, Exit, Fault, args, connect, meant,
+    Answer, Call, Exit, Fault, args, audit, connect, meant,
     stdio::{commas, duration, note, shown, time},
 };
 
@@ -66,8 +66,8 @@ pub(super) async fn raise(call: &Call, mode: FenceMode) -> Result<Answer, Fault>
     );
     human += match rule {
         FenceRule::Bound(_) => {
-            "It sees that exactly, by a value's first 17 bytes. It opens nothing: a value made up by who can \
-             read them passes, and is for verify to find.\n"
+            "It sees exactly that, by a value's first 17 bytes. It opens nothing: a forged value that begins so \
+             passes, and is for verify to find.\n"
         }
         FenceRule::Wrapped => {
             "It sees the form of v2 only: it can't tell two KMS keys apart, and about one v1 value in 140,000 \
@@ -86,7 +86,7 @@ pub(super) async fn raise(call: &Call, mode: FenceMode) -> Result<Answer, Fault>
         FenceMode::Observe => vec![format!("who wrote what: {}", call.again("fence status")), old],
         FenceMode::Enforce => vec![format!("the last sweep: {old}"), call.again("verify")],
     };
-    Ok(Answer::Report { exit: Exit::Done, human, json, hints })
+    audit::with_head(store.as_ref(), Answer::Report { exit: Exit::Done, human, json, hints }).await
 }
 
 pub(super) async fn off(call: &Call) -> Result<Answer, Fault> {
@@ -102,7 +102,8 @@ pub(super) async fn off(call: &Call) -> Result<Answer, Fault> {
         None => format!("{target}: there is no fence.\n"),
     };
     let json = json!({"command": call.name, "target": target, "fence": null, "was": json(was.as_ref())});
-    Ok(Answer::Report { exit: Exit::Done, human, json, hints: Vec::new() })
+    audit::with_head(store.as_ref(), Answer::Report { exit: Exit::Done, human, json, hints: Vec::new() })
+        .await
 }
 
 pub(super) async fn status(call: &Call) -> Result<Answer, Fault> {

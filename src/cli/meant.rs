@@ -3,7 +3,10 @@
 use reseal::{
     envelope::Format,
     keyring::{ClearText, spec::KeySpec},
-    rekey::{DataKeyScope, KeyChoice, Options},
+    rekey::{
+        DataKeyScope, KeyChoice, Options,
+        plan::{NotADigest, PlanDigest},
+    },
     store::TargetName,
 };
 
@@ -76,7 +79,15 @@ pub(super) fn options(call: &Call) -> Result<Options, Fault> {
         max_value: size(number("max-value", 1..=LONGEST_VALUE)?).unwrap_or(defaults.max_value),
         rows_limit: number("rows-limit", 1..=u64::MAX)?,
         reseal_ambiguous: call.settings.is_on("reseal-ambiguous"),
+        ..defaults
     })
+}
+
+/// The plan that a run is held to.
+pub(super) fn planned(call: &Call) -> Result<Option<PlanDigest>, Fault> {
+    let digest =
+        |text: &str| text.parse().map_err(|error: NotADigest| Fault::usage(format!("--plan: {error}")));
+    call.settings.text("plan").map(digest).transpose()
 }
 
 /// The longest value that is read, in bytes.

@@ -1,7 +1,7 @@
 //! What to type next on the way from a finished run to the end of the old key.
 
 use reseal::{
-    rekey::{KeyUse, Standing, Step, key_uses, next_step},
+    rekey::{KeyUse, Next, Standing, key_uses, next_step},
     store::{DataKeyState, Store},
 };
 
@@ -26,19 +26,19 @@ pub(super) async fn hints(call: &Call, store: &dyn Store, standing: &Standing) -
         }
     };
     Ok(match next_step(standing, draining.len(), retired.len()) {
-        Step::Nothing => Vec::new(),
-        Step::Run if standing.run.state.is_open() => {
+        Next::Nothing => Vec::new(),
+        Next::Run if standing.run.state.is_open() => {
             vec![format!("to go on, with the keys above: {} --old KEY", line("run"))]
         }
-        Step::Run => {
+        Next::Run => {
             vec![format!("once the cause is mended, with the keys above: {} --old KEY", line("run"))]
         }
-        Step::LastSweep => vec![format!("the last sweep, behind the fence: {} --old KEY", line("run"))],
-        Step::Quarantine => vec![call.again("quarantine list")],
-        Step::Fence => vec![line("fence enforce"), line("verify")],
-        Step::Verify => vec![line("verify")],
-        Step::Retire => draining.iter().map(|key| format!("{} {}", line("retire"), spec(key))).collect(),
-        Step::Destroy => retired
+        Next::LastSweep => vec![format!("the last sweep, behind the fence: {} --old KEY", line("run"))],
+        Next::Quarantine => vec![call.again("quarantine list")],
+        Next::Fence => vec![line("fence enforce"), line("verify")],
+        Next::Verify => vec![line("verify")],
+        Next::Retire => draining.iter().map(|key| format!("{} {}", line("retire"), spec(key))).collect(),
+        Next::Destroy => retired
             .iter()
             .map(|key| format!("after the soak: {} {}", call.again("destroy"), spec(key)))
             .collect(),

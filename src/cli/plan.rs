@@ -1,183 +1,124 @@
 //! `plan`: what a run would do, meet and cost. Writes nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use clap::Command;
 use reseal::{
     envelope::Format,
-    keyring::{
-        OriginKey, Sealer,
-        kms::{Kms, Locality},
-        spec::KeySpec,
+    keyring::{Origin, OriginKey, kms::Standing, spec::KeySpec},
+    rekey::{
+        Census, KeyChoice,
+        plan::{self, Between, DOLLARS_PER_10_000_CALLS, Permission, Plan, Planned},
     },
-    rekey::{self, Census, DataKeyScope, Intent, Job, KeyChoice},
-    store::Finding,
+    store::{Finding, Footprint},
 };
-use serde_json::json;
 
 use super::{
     Answer, Call, Exit, Fault, args, connect, meant, report,
-    stdio::{commas, duration, shown},
+    stdio::{commas, duration, shown, wrapped},
 };
 
-/// What AWS asks for 10,000 calls, in dollars.
-const DOLLARS_PER_10_000_CALLS: f64 = 0.03;
-
-/// Rows a second that a run is taken to do when nothing holds it back.
-const ROWS_PER_SECOND: u32 = 1000;
+mod document;
 
 pub(super) fn command() -> Command {
     let about = "Say what a run would do, meet and cost; writes nothing";
-    let own: &[&str] = &["new-data-key", "batch", "max-rows-per-second", "reseal-ambiguous"];
+    let own: &[&str] = &["new-data-key", "workers", "batch", "max-rows-per-second", "reseal-ambiguous"];
     let groups = [args::DATABASE, args::NAME, args::COLUMNS, args::KEYS, own, args::READING, args::OUTPUT];
     args::with_settings(Command::new("plan").about(about), &groups).after_help(
-        "Example:\n  reseal plan --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants",
+        "A plan ends with its digest. `run --plan DIGEST` does only what was planned: it is refused where the table, the \
+         keys, the options or what surrounds the table (triggers, indexes, replication) has changed since.\n\n\
+         Example:\n  reseal plan --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants",
     )
 }
 
 pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
     let store = connect::store(call, 2).await?;
-    let inspection = store.inspect(&name).await?;
-    let mut findings = inspection.findings;
-    let target = match inspection.target {
-        Some(target) if !findings.iter().any(|finding| finding.refuses) => target,
-        _ => return Ok(refused(name.logical(), &findings)),
-    };
-    let migrated = store.is_migrated().await?;
-    let job = Arc::new(rekey::prepare(store, target, &choice, options, Intent::Look).await?);
-    let census = rekey::census(&job).await?;
-    findings.extend(warnings(&job, &census));
-    findings.sort_by_key(|finding| !finding.refuses);
-    let cost = Cost::new(&job, &census);
-    let back = way_back(call, &choice);
-
-    let mut human = findings_in_words(&findings);
-    human += &census_in_words(&job, &census);
-    human += &cost.in_words(&job);
-    human += &readers(&job, &choice);
-    human += &match &back {
-        Some(line) => format!("The way back, as long as the old key is kept:\n  {line}\n"),
-        None => {
-            "There is no way back: no --old key is one that values can be sealed under again.\n".to_owned()
+    let plan = match plan::plan(store, &name, &choice, options).await? {
+        Planned::Looked(plan) => plan,
+        Planned::Refused { findings, permissions } => {
+            let human = format!("{}: refused; the values were not looked at.\n\n", shown(name.logical()))
+                + &findings_in_words(&findings)
+                + &permissions_in_words(&permissions);
+            let json = document::refused(name.logical(), &findings, &permissions);
+            return Ok(Answer::Report { exit: Exit::Refused, human, json, hints: Vec::new() });
         }
     };
-    let json = json!({
-        "command": "plan",
-        "outcome": if findings.iter().any(|finding| finding.refuses) { "refused" } else { "possible" },
-        "target": {"table": job.target.name, "columns": names(&job)},
-        "keys": job.keys,
-        "findings": findings,
-        "rows": {"total": census.rows, "to_rekey": census.rows_to_rekey},
-        "values": {
-            "by_key": report::by_name(by_key(&census)),
-            "wrapped_not_asked_for": census.wrapped,
-            "null": census.empty,
-            "current": census.current,
-            "ambiguous": census.ambiguous,
-            "refused": report::by_name(census.refused.iter().map(|(reason, count)| (reason, *count))),
-        },
-        "examples": census.examples.iter().map(|(row, column, reason)|
-            json!({"row": row, "column": column, "reason": reason.as_str()})).collect::<Vec<_>>(),
-        "bytes": census.bytes,
-        "kms_calls": {"run": cost.run, "verify": cost.verify, "dollars": cost.dollars},
-        "seconds": cost.seconds,
-        "way_back": back,
-    });
-    let exit = if findings.iter().any(|finding| finding.refuses) { Exit::Refused } else { Exit::Done };
-    let hints = match exit {
-        Exit::Refused => Vec::new(),
-        _ if migrated => vec![call.again("run")],
-        _ => vec![call.again("init"), call.again("run")],
+    let back = way_back(call, &choice);
+    let next = if plan.is_refused() { Vec::new() } else { next(call, &choice, &plan) };
+    let human = [
+        verdict(&plan),
+        census_in_words(&plan, &plan.census),
+        permissions_in_words(&plan.permissions),
+        readers(&plan, &choice),
+        back_in_words(back.as_deref()),
+        cost_in_words(&plan),
+        findings_in_words(&plan.findings),
+        format!("Plan {}\n", plan.digest),
+    ];
+    Ok(Answer::Report {
+        exit: if plan.is_refused() { Exit::Refused } else { Exit::Done },
+        human: human.concat(),
+        json: document::looked(&plan, back.as_deref(), &next),
+        hints: next,
+    })
+}
+
+fn verdict(plan: &Plan) -> String {
+    let (job, census) = (&plan.job, &plan.census);
+    let verdict = match census.rows_to_rekey {
+        _ if plan.is_refused() => "refused".to_owned(),
+        0 => "nothing to re-key".to_owned(),
+        rows => format!("{} of {} rows can be re-keyed", commas(rows), commas(census.rows)),
     };
-    Ok(Answer::Report { exit, human, json, hints })
+    wrapped(
+        &format!("{}: {verdict}, to {} under {}.", shown(&job.target.name), job.keys.format, job.keys.new),
+        0,
+    )
 }
 
-/// The answer for a table that is not fit: its values were not looked at.
-fn refused(table: &str, findings: &[Finding]) -> Answer {
-    let human = findings_in_words(findings) + "The values were not looked at.\n";
-    let json = json!({
-        "command": "plan",
-        "outcome": "refused",
-        "target": {"table": table},
-        "findings": findings,
-    });
-    Answer::Report { exit: Exit::Refused, human, json, hints: Vec::new() }
-}
-
+/// A paragraph of findings, refusals first.
 fn findings_in_words(findings: &[Finding]) -> String {
     let line = |finding: &Finding| {
         let word = if finding.refuses { "refused" } else { "warning" };
-        format!("{word}: {}\n  {}\n", finding.what, finding.hint)
+        wrapped(&format!("{word}: {}", shown(&finding.what)), 0) + &wrapped(&shown(&finding.hint), 2)
     };
-    findings.iter().map(line).collect()
+    let lines = findings.iter().map(line).collect::<String>();
+    if lines.is_empty() { lines } else { lines + "\n" }
 }
 
-/// What the values themselves warn of.
-fn warnings(job: &Job, census: &Census) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let refused = census.refused.values().sum::<i64>();
-    if refused > 0 && census.opened.is_empty() && census.wrapped == 0 {
-        findings.push(Finding::refusal(
-            format!("none of {} values opens under any of the given keys", commas(refused)),
-            "check --old: is it the key that the control plane runs with?",
-        ));
-    } else if refused > 0 {
-        findings.push(Finding::warning(
-            format!("{} values can't be opened and would go to quarantine", commas(refused)),
-            "name every key that values may be under with --old, once for each",
-        ));
+fn permissions_in_words(permissions: &[Permission]) -> String {
+    let line = |permission: &Permission| {
+        let standing = match &permission.standing {
+            Standing::Allowed => "allowed".to_owned(),
+            Standing::Refused(code) => format!("refused ({code})"),
+            Standing::Unknown(code) => format!("not known ({code})"),
+        };
+        wrapped(&format!("{} under {}: {standing}", permission.operation, permission.key), 2)
+    };
+    if permissions.is_empty() {
+        return String::new();
     }
-    if census.ambiguous > 0 {
-        findings.push(Finding::warning(
-            format!("{} v1 values begin with 0x02 or 0x03", commas(census.ambiguous)),
-            "a reader that takes the first byte for the format can't open them; reseal goes by the tag",
-        ));
-    }
-    if job.keys.format == Format::V1 {
-        findings.push(Finding::warning(
-            "a reader that holds only one static key can't read what is not under it",
-            "while the run is under way some values are under the old key and some under the new: \
-             give readers both, or stop them for the time of the run",
-        ));
-    }
-    if job.keys.format == Format::V2 && job.keys.scope == DataKeyScope::Batch {
-        findings.push(Finding::warning(
-            "one data key for a whole batch of rows: a tenant's data key opens other tenants' values",
-            "--data-key-scope row keeps tenants apart, at two KMS calls a row",
-        ));
-    }
-    findings
+    "Permissions of the KMS:\n".to_owned() + &permissions.iter().map(line).collect::<String>() + "\n"
 }
 
-fn names(job: &Job) -> Vec<&str> {
-    job.target.columns.iter().map(|column| column.name.as_str()).collect()
-}
-
+/// Values by the format and key they are under.
 fn by_key(census: &Census) -> BTreeMap<String, i64> {
-    let name = |key: &OriginKey| match key {
-        OriginKey::Static(id) => format!("static:{id}"),
-        OriginKey::Kms(name) => name.to_string(),
-        OriginKey::Data(id) => format!("data-key:{id}"),
-        OriginKey::Clear => "in the clear".to_owned(),
-    };
-    let named = |(origin, count): (&reseal::keyring::Origin, &i64)| match &origin.key {
-        OriginKey::Clear => (name(&origin.key), *count),
-        key => (format!("{} under {}", origin.format, name(key)), *count),
+    let named = |(origin, count): (&Origin, &i64)| {
+        let name = match &origin.key {
+            OriginKey::Static(id) => format!("{} under static:{id}", origin.format),
+            OriginKey::Kms(name) => format!("{} under {name}", origin.format),
+            OriginKey::Data(id) => format!("{} under data-key:{id}", origin.format),
+            OriginKey::Clear => "in the clear".to_owned(),
+        };
+        (name, *count)
     };
     census.opened.iter().map(named).collect()
 }
 
-fn census_in_words(job: &Job, census: &Census) -> String {
-    let mut text = format!(
-        "{}: {} rows, {} of them to re-key to {} under {}. Values of {}:\n",
-        job.target.name,
-        commas(census.rows),
-        commas(census.rows_to_rekey),
-        job.keys.format,
-        job.keys.new,
-        names(job).join(", ")
-    );
+fn census_in_words(plan: &Plan, census: &Census) -> String {
+    let names = plan.job.target.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>();
+    let mut text = format!("Values of {}:\n", shown(&names.join(", ")));
     let mut lines = by_key(census).into_iter().map(|(key, count)| (count, key)).collect::<Vec<_>>();
     lines.push((census.wrapped, "of v2's form, whose data keys the KMS was not asked for".to_owned()));
     lines.push((census.empty, "empty (NULL or of zero length)".to_owned()));
@@ -186,85 +127,111 @@ fn census_in_words(job: &Job, census: &Census) -> String {
     lines.push((census.current, "of these are where they are to end already".to_owned()));
     text += &report::counts(&lines);
     for (row, column, reason) in &census.examples {
-        let row = shown(row);
-        text += &format!("  for example row {row}, column {column}: {reason}\n");
+        text += &format!("  for example row {}, column {}: {reason}\n", shown(row), shown(column));
     }
-    text
-}
-
-/// What a run and a verify take.
-struct Cost {
-    run: i64,
-    verify: i64,
-    dollars: f64,
-    seconds: f64,
-}
-
-impl Cost {
-    fn new(job: &Job, census: &Census) -> Self {
-        let batch = i64::try_from(job.options.batch).unwrap_or(i64::MAX);
-        let (rows, all) = (census.rows_to_rekey, census.rows);
-        let batches = |rows: i64| rows / batch + i64::from(rows % batch > 0);
-        // Making a data key takes one call, and proving that it unwraps another.
-        let (seal, verify) = match (&job.sealer.as_ref(), job.keys.scope) {
-            (Sealer::Static(_), _) => (0, 0),
-            (Sealer::Wrapped(_), DataKeyScope::Row) => (2 * rows, all),
-            (Sealer::Wrapped(_), DataKeyScope::Batch) => (2 * batches(rows), batches(all)),
-            (Sealer::Bound(..), _) => (2, 1),
-        };
-        // Old v2 values are unwrapped one by one; a row's columns share their data key.
-        let wrapped = census
-            .opened
-            .iter()
-            .filter(|(origin, _)| origin.format == Format::V2 && !job.sealer.is_current(origin));
-        let width = i64::try_from(job.target.columns.len()).unwrap_or(1);
-        let old = (wrapped.map(|(_, count)| count).sum::<i64>() + census.wrapped) / width;
-        let remote = |kms: &Arc<dyn Kms>| kms.locality() == Locality::Remote;
-        let priced = match job.sealer.as_ref() {
-            Sealer::Static(_) => false,
-            Sealer::Wrapped(kms) => remote(kms),
-            Sealer::Bound(..) => job.opener.kms().iter().any(remote),
-        };
-        let seal_calls = if priced { seal + verify } else { 0 };
-        let old_calls = if job.opener.kms().iter().any(remote) { old } else { 0 };
-        let rate = job.options.max_rows_per_second.map_or(ROWS_PER_SECOND, |rate| rate.min(ROWS_PER_SECOND));
-        Self {
-            run: seal + old,
-            verify,
-            dollars: float(seal_calls + old_calls) / 10_000.0 * DOLLARS_PER_10_000_CALLS,
-            seconds: float(rows) / f64::from(rate),
-        }
-    }
-
-    fn in_words(&self, job: &Job) -> String {
-        let rate = job.options.max_rows_per_second.map_or(ROWS_PER_SECOND, |rate| rate.min(ROWS_PER_SECOND));
-        format!(
-            "About {} at {} rows/s, if the KMS and the database keep up.\n\
-             About {} KMS calls for the run and {} for verify: ${:.2} at $0.03 for 10,000.\n",
-            duration(self.seconds),
-            commas(i64::from(rate)),
-            commas(self.run),
-            commas(self.verify),
-            self.dollars
-        )
-    }
-}
-
-fn float(count: i64) -> f64 {
-    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+    text + "\n"
 }
 
 /// Who has to be able to read the new values before the first one is written.
-fn readers(job: &Job, choice: &KeyChoice) -> String {
+fn readers(plan: &Plan, choice: &KeyChoice) -> String {
+    let keys = &plan.job.keys;
     let who = match (choice.format, &choice.new) {
-        (Format::V1, _) => format!("hold the static key {} beside the old one", job.keys.new),
-        (Format::V2, _) => format!("read v2 (KMS_KEY_ARN is set) and may call Decrypt on {}", job.keys.new),
+        (Format::V1, _) => format!("hold the static key {} beside the old one", keys.new),
+        (Format::V2, _) => format!("read v2 (KMS_KEY_ARN is set) and may call Decrypt on {}", keys.new),
         (Format::V3, KeySpec::DataKey(_)) => "read v3 and the table reseal_data_keys".to_owned(),
         (Format::V3, _) => {
             "read v3 and the table reseal_data_keys, and may call Decrypt on the KMS key".to_owned()
         }
     };
-    format!("Before the run, every program that reads these columns must {who}.\n")
+    wrapped(&format!("Before the run, every program that reads these columns must {who}."), 0) + "\n"
+}
+
+fn back_in_words(back: Option<&str>) -> String {
+    match back {
+        Some(line) => format!("The way back, as long as the old key is kept:\n  {line}\n\n"),
+        None => {
+            "There is no way back: no --old key is one that values can be sealed under again.\n\n".to_owned()
+        }
+    }
+}
+
+fn cost_in_words(plan: &Plan) -> String {
+    let (calls, writing, time) = (&plan.calls, &plan.writing, &plan.duration);
+    let mut lines = vec![format!(
+        "{} to {}: {:.2} ms to read and {:.2} ms to re-seal a row were measured on {} rows; writing is estimated, \
+         at 10 to 100 MB a second.",
+        duration(time.seconds.least),
+        duration(time.seconds.most),
+        time.reading_ms,
+        time.sealing_ms,
+        plan.sample.rows
+    )];
+    if calls.run > 0 {
+        lines.push(format!(
+            "{} KMS calls for the run and {} for verify: ${:.2} at AWS's list price of ${DOLLARS_PER_10_000_CALLS} for \
+             10,000 (check yours). To find out took {}.",
+            commas(calls.run),
+            commas(calls.verify),
+            calls.dollars,
+            plan.calls_made
+        ));
+    }
+    if calls.dollars > 0.0 && time.seconds.least > 0.0 {
+        let rate = f64::from(u32::try_from(calls.run).unwrap_or(u32::MAX)) / time.seconds.least;
+        lines.push(format!("Up to {rate:.0} KMS calls a second: the account's quota may make it slower."));
+    }
+    lines.push(format!(
+        "{} of write-ahead log; the table and its indexes grow by {}.",
+        bytes(writing.log),
+        bytes(writing.growth)
+    ));
+    lines.extend(in_place_in_words(plan));
+    "What it takes, about:\n".to_owned()
+        + &lines.iter().map(|line| wrapped(line, 2)).collect::<String>()
+        + "\n"
+}
+
+/// Whether updates can be HOT, and what to do about it.
+fn in_place_in_words(plan: &Plan) -> Option<String> {
+    let Footprint::Postgres(table) = &plan.footprint else { return None };
+    let blocking = table.indexes.iter().filter(|index| index.reads_values).map(|index| index.name.as_str());
+    let blocking = blocking.collect::<Vec<_>>();
+    if !blocking.is_empty() {
+        return Some(format!(
+            "No update can be HOT: {} read what is updated. Each row is written to all {} indexes.",
+            shown(&blocking.join(", ")),
+            table.indexes.len()
+        ));
+    }
+    Some(format!(
+        "At least {:.0} % of the updates are HOT (fillfactor {}, no index reads the values). VACUUM before the run frees \
+         room; a lower fillfactor helps only blocks written from then on.",
+        100.0 * plan.writing.in_place.least,
+        table.fillfactor
+    ))
+}
+
+fn bytes(between: Between) -> String {
+    let megabytes = |bytes: f64| bytes / 1e6;
+    format!("{:.1} to {:.1} MB", megabytes(between.least), megabytes(between.most))
+}
+
+/// The commands to type, in order.
+fn next(call: &Call, choice: &KeyChoice, plan: &Plan) -> Vec<String> {
+    let run = format!("{} --plan {}", call.again("run"), plan.digest);
+    let mut lines = Vec::new();
+    if !plan.migrated {
+        lines.push(call.again("init"));
+    }
+    // Of v1 a fence can tell nothing.
+    if choice.format == Format::V1 {
+        lines.push(run);
+    } else {
+        lines.extend([call.again("fence observe"), run.clone(), call.again("fence enforce"), run]);
+    }
+    lines.push(call.again("verify"));
+    lines.extend(choice.old.iter().map(|old| format!("{} {}", call.again("retire"), quoted(old))));
+    lines
 }
 
 /// The command that takes the values back under an old key.
@@ -275,8 +242,11 @@ fn way_back(call: &Call, choice: &KeyChoice) -> Option<String> {
         KeySpec::Kms(_) => Format::V2,
         KeySpec::DataKey(_) => Format::V3,
     };
-    let keys = ["old", "new", "format", "data-key-scope", "new-data-key", "output"];
+    let keys = ["old", "new", "format", "data-key-scope", "new-data-key", "plan", "output"];
     let flags = call.settings.flags(|name| args::takes("run", name) && !keys.contains(&name));
-    let quoted = |key: &KeySpec| crate::config::quote(&key.to_string());
     Some(format!("reseal run{flags} --format {format} --old {} --new {}", quoted(&choice.new), quoted(old)))
+}
+
+fn quoted(key: &KeySpec) -> String {
+    crate::config::quote(&key.to_string())
 }

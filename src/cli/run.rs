@@ -22,8 +22,15 @@ use super::{
 
 pub(super) fn command() -> Command {
     let about = "Re-key every value, or go on with the open run of the same keys";
-    let own: &[&str] =
-        &["new-data-key", "workers", "batch", "max-rows-per-second", "rows-limit", "reseal-ambiguous"];
+    let own: &[&str] = &[
+        "new-data-key",
+        "workers",
+        "batch",
+        "max-rows-per-second",
+        "rows-limit",
+        "reseal-ambiguous",
+        "plan",
+    ];
     let groups = [args::DATABASE, args::NAME, args::COLUMNS, args::KEYS, own, args::READING, args::OUTPUT];
     args::with_settings(Command::new("run").about(about), &groups).after_help(
         "Ctrl-C once: finish the batch and stop; the same command goes on. Twice: stop now; nothing is lost.\n\n\
@@ -51,6 +58,7 @@ enum End {
 
 pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
+    let planned = meant::planned(call)?;
     let connections = u32::try_from(2 * options.workers + 2).unwrap_or(u32::MAX);
     let mut signals = Signals::install()?;
     let resume = call.again("run");
@@ -58,7 +66,17 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         .unless_stopped(&resume, async {
             let store = connect::migrated_store(call, connections).await?;
             let target = connect::target(store.as_ref(), &name).await?;
-            rekey::prepare(store, target, &choice, options, Intent::Run).await.map_err(Fault::from)
+            tell_last_run(store.as_ref(), &target).await?;
+            let job = rekey::prepare(store, target, &choice, options, Intent::Run).await?;
+            if let Some(planned) = &planned {
+                rekey::plan::require_plan(&job, &choice, &name, planned).await.map_err(
+                    |error| match error {
+                        RekeyError::Refused { what, .. } => Fault::refused(what).hint(call.again("plan")),
+                        error => error.into(),
+                    },
+                )?;
+            }
+            Ok::<_, Fault>(job)
         })
         .await?;
     let work = Work {
@@ -105,6 +123,16 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         }
         (End::Cut, None) => Err(Fault::resumable("stopped before this process wrote a value").hint(resume)),
     }
+}
+
+/// Says that a run which is over is not gone on with.
+async fn tell_last_run(store: &dyn Store, target: &Target) -> Result<(), Fault> {
+    let last = store.latest_run(&target.name).await?;
+    if let Some(last) = last.filter(|last| !last.state.is_open()) {
+        let ended = last.state.as_str();
+        stdio::note(format_args!("run {} is over ({ended}): this is a new one", last.run_id));
+    }
+    Ok(())
 }
 
 impl Work {

@@ -36,6 +36,27 @@ pub(super) fn shown(text: &str) -> String {
     shown
 }
 
+/// `text` as lines of at most 96 characters, each `indent` spaces in, the second and later two more; a longer word has
+/// a line of its own.
+pub(super) fn wrapped(text: &str, indent: usize) -> String {
+    const WIDTH: usize = 96;
+    let (mut lines, mut length) = (" ".repeat(indent), indent);
+    for (number, word) in text.split(' ').enumerate() {
+        let width = word.chars().count();
+        if number > 0 && length + 1 + width > WIDTH {
+            lines.push('\n');
+            lines += &" ".repeat(indent + 2);
+            length = indent + 2;
+        } else if number > 0 {
+            lines.push(' ');
+            length += 1;
+        }
+        lines += word;
+        length += width;
+    }
+    lines + "\n"
+}
+
 /// Reads standard input to its end, into memory that is wiped and never moved; `None` if it holds more than `limit`.
 pub(super) fn read(limit: usize) -> io::Result<Option<Plaintext>> {
     let mut content = Plaintext::new();
@@ -86,6 +107,16 @@ mod tests {
     fn nothing_steers_the_terminal() {
         assert_eq!(shown("acme \u{1b}[2J\r\nok\u{202e}"), "acme \\u{1b}[2J\\r\\nok\\u{202e}");
         assert_eq!(shown("größe 日本"), "größe 日本");
+    }
+
+    #[test]
+    fn no_line_is_longer_than_the_screen() {
+        let text = format!("{} {} end", "word ".repeat(40).trim(), "w".repeat(200));
+        let lines = wrapped(&text, 2);
+        assert_eq!(lines.split_whitespace().collect::<Vec<_>>(), text.split(' ').collect::<Vec<_>>());
+        let long = lines.lines().filter(|line| line.chars().count() > 96).collect::<Vec<_>>();
+        assert_eq!(long, [format!("    {}", "w".repeat(200))]);
+        assert!(lines.starts_with("  word") && lines.lines().skip(1).all(|line| line.starts_with("    ")));
     }
 
     #[test]

@@ -81,6 +81,11 @@ pub(crate) const SETTINGS: &[Definition] =
         one("max-rows-per-second", "N", "Rows a second, all workers of this process together"),
         one("max-value", "BYTES", "The longest value; longer ones go to quarantine").default(&["16777216"]),
         one("rows-limit", "N", "Stop after about so many rows"),
+        one(
+            "plan",
+            "DIGEST",
+            "Do only what the plan with this digest showed; refused where it has changed since",
+        ),
         switch("reseal-ambiguous", "Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce"),
         one("soak", "TIME", "How long a retired key is kept before it is destroyed: 35d, 12h, 30m, 0s")
             .default(&["35d"]),

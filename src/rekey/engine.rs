@@ -12,7 +12,7 @@ use tokio::{sync::watch, task::JoinSet, time::sleep};
 use ulid::Ulid;
 
 use super::{
-    Job, Outcome, RekeyError, Report, Status, Stop, StopSignal,
+    Job, Outcome, RekeyError, Report, Status, Step, Stop, StopSignal,
     fence::require_passable,
     pipeline::{End, Workshop, work},
     resealer::count,
@@ -93,8 +93,9 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
 
 /// Closes the run, best effort: what ended it is what its operator has to see, not that this failed too.
 async fn fail(shop: &Workshop, run_id: &str) {
-    if let Ok(run) = shop.job.store.run(run_id).await {
-        drop(shop.job.store.move_run(&run, RunState::Failed).await);
+    let (job, store) = (&shop.job, &shop.job.store);
+    if let Ok(run) = job.at(Step::ReadRun, store.run(run_id)).await {
+        drop(job.at(Step::MoveRun, store.move_run(&run, RunState::Failed)).await);
     }
 }
 
@@ -126,9 +127,11 @@ async fn open(job: &Arc<Job>, status: &watch::Sender<Status>) -> Result<RunRow, 
             hint: "reseal init".to_owned(),
         });
     }
-    require_passable(job, patiently(status, || store.fence(&job.target.name)).await?)?;
+    let fence = job.at(Step::ReadFence, patiently(status, || store.fence(&job.target.name))).await?;
+    require_passable(job, fence)?;
     let keys = serde_json::to_string(&job.keys).expect("names and ids are valid JSON");
-    let run = match patiently(status, || store.open_run(&job.target.name)).await? {
+    let found = job.at(Step::FindRun, patiently(status, || store.open_run(&job.target.name))).await?;
+    let run = match found {
         Some(run) => run,
         None => create(job, &keys).await?,
     };
@@ -143,21 +146,35 @@ async fn open(job: &Arc<Job>, status: &watch::Sender<Status>) -> Result<RunRow, 
 
 async fn create(job: &Arc<Job>, keys: &str) -> Result<RunRow, RekeyError> {
     let store = job.store.as_ref();
-    require_right_keys(job).await?;
-    store.register(&job.target).await?;
-    let rows = store.count_rows(&job.target).await?;
-    let parts = (rows / SHARD_ROWS).clamp(1, MOST_SHARDS);
-    let parts = parts.max(u64::try_from(job.options.workers).unwrap_or(1).min(rows / 1000));
-    let points = store.split_points(&job.target, rows, parts).await?;
+    job.at(Step::Sample, require_right_keys(job)).await?;
+    job.at(Step::Register, store.register(&job.target)).await?;
+    let (rows, points) = job.at(Step::Split, split(job)).await?;
     let run = NewRun {
-        run_id: Ulid::generate().to_string(),
+        run_id: next_run_id(job.at(Step::FindRun, store.latest_run(&job.target.name)).await?.as_ref()),
         target: job.target.name.clone(),
         keys: keys.to_owned(),
         row_count: i64::try_from(rows).unwrap_or(i64::MAX),
         data_key: job.new_data_key.clone(),
         ranges: ranges(points),
     };
-    Ok(store.create_run(&run).await?)
+    Ok(job.at(Step::CreateRun, store.create_run(&run)).await?)
+}
+
+/// An id above that of every run of the target before. Runs are told apart by it, newest last: a clock that was set
+/// back, or that of another machine, must not make a new run look older than one that is over.
+fn next_run_id(latest: Option<&RunRow>) -> String {
+    let latest = latest.and_then(|run| run.run_id.parse::<Ulid>().ok());
+    let above = latest.and_then(|latest| latest.increment().ok());
+    let now = Ulid::generate();
+    above.map_or(now, |above| Ord::max(above, now)).to_string()
+}
+
+/// How many rows there are, and keys between the shards that they are to make.
+async fn split(job: &Job) -> Result<(u64, Vec<RowKey>), StoreError> {
+    let rows = job.store.count_rows(&job.target).await?;
+    let parts = (rows / SHARD_ROWS).clamp(1, MOST_SHARDS);
+    let parts = parts.max(u64::try_from(job.options.workers).unwrap_or(1).min(rows / 1000));
+    Ok((rows, job.store.split_points(&job.target, rows, parts).await?))
 }
 
 /// Ranges between these points, the first and the last without bound, so that every key is in exactly one.
@@ -200,15 +217,16 @@ async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
 
 /// Takes shard after shard until the run is over.
 async fn worker(shop: Arc<Workshop>, run_id: String, name: String) -> Result<(), RekeyError> {
-    let store = shop.job.store.as_ref();
-    let kind = shop.job.target.key_kind;
+    let (job, store) = (&shop.job, shop.job.store.as_ref());
+    let kind = job.target.key_kind;
     let mut lost = 0;
     while !shop.should_stop() {
-        let run = patiently(&shop.status, || store.run(&run_id)).await?;
+        let run = job.at(Step::ReadRun, patiently(&shop.status, || store.run(&run_id))).await?;
         if !run.state.is_open() {
             return Ok(());
         }
-        match patiently(&shop.status, || store.claim(&run, &name, kind)).await? {
+        let claim = || store.claim(&run, &name, kind);
+        match job.at(Step::Claim, patiently(&shop.status, claim)).await? {
             Claim::SweepDone => finish_sweep(&shop, &run).await?,
             Claim::Busy => {
                 let waiting = "other workers hold the shards that are left".to_owned();
@@ -220,7 +238,7 @@ async fn worker(shop: Arc<Workshop>, run_id: String, name: String) -> Result<(),
                 let end = work(&shop, &lease).await;
                 if !matches!(end, Ok(End::Done)) {
                     // Best effort: a lease that is not given back runs out.
-                    drop(store.release(&lease).await);
+                    drop(job.at(Step::Release, store.release(&lease)).await);
                 }
                 let End::Lost(cause) = end? else {
                     lost = 0;
@@ -245,9 +263,10 @@ fn lease_lost() -> StoreError {
 /// Ends the run when its sweep found nothing left, else opens the next sweep. Any number of workers may come here
 /// at once: each step is a compare-and-swap on the run's row.
 async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
-    let store = shop.job.store.as_ref();
-    let sweep = patiently(&shop.status, || store.tally(&run.run_id, Some(run.sweep))).await?;
-    let width = count(shop.job.target.columns.len());
+    let (job, store) = (&shop.job, shop.job.store.as_ref());
+    let sweep = || store.tally(&run.run_id, Some(run.sweep));
+    let sweep = job.at(Step::Tally, patiently(&shop.status, sweep)).await?;
+    let width = count(job.target.columns.len());
     let visited = sweep.total + sweep.deferred;
     if !sweep.sums() || (run.sweep == 1 && visited != sweep.scanned * width) {
         return Err(RekeyError::Sums { run_id: run.run_id.clone() });
@@ -255,11 +274,13 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
     let clean = sweep.rekeyed == 0 && sweep.deferred == 0;
     let chased = if run.sweep > 1 && is_chased(shop, run, &sweep).await? { run.chased + 1 } else { 0 };
     if clean {
-        let held = patiently(&shop.status, || store.close_quarantine(run)).await?;
+        let close = || store.close_quarantine(run);
+        let held = job.at(Step::CloseQuarantine, patiently(&shop.status, close)).await?;
         let state = if held == 0 { RunState::Complete } else { RunState::Quarantined };
-        patiently(&shop.status, || store.move_run(run, state)).await?;
+        job.at(Step::MoveRun, patiently(&shop.status, || store.move_run(run, state))).await?;
     } else if chased >= MOST_CHASED {
-        patiently(&shop.status, || store.move_run(run, RunState::Chased)).await?;
+        let chased = || store.move_run(run, RunState::Chased);
+        job.at(Step::MoveRun, patiently(&shop.status, chased)).await?;
     } else {
         if sweep.rekeyed == 0 && sweep.conflicts == 0 {
             let waiting = "others keep the rows that are left locked".to_owned();
@@ -267,22 +288,23 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
             sleep(LOCKED).await;
             shop.status.send_modify(|status| status.waiting = None);
         }
-        patiently(&shop.status, || store.next_sweep(run, chased)).await?;
+        let next = || store.next_sweep(run, chased);
+        job.at(Step::NextSweep, patiently(&shop.status, next)).await?;
     }
     Ok(())
 }
 
 /// Whether a sweep met more old-key values than the one before it had to leave behind: somebody writes them.
 async fn is_chased(shop: &Workshop, run: &RunRow, sweep: &Tally) -> Result<bool, StoreError> {
-    let before = run.sweep - 1;
-    let before = patiently(&shop.status, || shop.job.store.tally(&run.run_id, Some(before))).await?;
+    let before = || shop.job.store.tally(&run.run_id, Some(run.sweep - 1));
+    let before = shop.job.at(Step::Tally, patiently(&shop.status, before)).await?;
     Ok(sweep.rekeyed + sweep.conflicts > before.deferred)
 }
 
 async fn report(shop: &Workshop, run_id: &str, started: Instant) -> Result<Report, RekeyError> {
-    let store = shop.job.store.as_ref();
-    let run = patiently(&shop.status, || store.run(run_id)).await?;
-    let tally: Tally = patiently(&shop.status, || store.tally(run_id, None)).await?;
+    let (job, store) = (&shop.job, shop.job.store.as_ref());
+    let run = job.at(Step::ReadRun, patiently(&shop.status, || store.run(run_id))).await?;
+    let tally: Tally = job.at(Step::Tally, patiently(&shop.status, || store.tally(run_id, None))).await?;
     let outcome = match run.state {
         RunState::Complete => Outcome::Complete,
         RunState::Quarantined => Outcome::Quarantined,

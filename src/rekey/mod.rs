@@ -20,12 +20,14 @@ mod elsewhere;
 mod engine;
 mod fence;
 mod pipeline;
+pub mod plan;
 mod prepare;
 mod progress;
 mod quarantine;
 mod resealer;
 mod retire;
 mod retry;
+mod steps;
 mod throttle;
 mod verify;
 
@@ -37,9 +39,10 @@ pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
 pub use retire::{
-    Destroyed, KeyUse, Obstacle, OldKey, Remedy, RetireError, Retired, Standing, Step, destroy, key_uses,
+    Destroyed, KeyUse, Next, Obstacle, OldKey, Remedy, RetireError, Retired, Standing, destroy, key_uses,
     next_step, retire, standing,
 };
+pub use steps::{Hook, Moment, Step};
 pub use verify::{Recorded, Verified, verify};
 
 /// How many KMS calls one worker keeps under way.
@@ -71,6 +74,11 @@ pub struct Job {
 impl Job {
     fn limits(&self) -> PageLimits {
         PageLimits { rows: self.options.batch, bytes: PAGE_BYTES, value: self.options.max_value }
+    }
+
+    /// Takes a step, under the eyes of the hook.
+    async fn at<T>(&self, step: Step, taken: impl Future<Output = T>) -> T {
+        self.options.hook.at(step, taken).await
     }
 }
 
@@ -113,6 +121,8 @@ pub struct Options {
     pub rows_limit: Option<u64>,
     /// Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce, even under the key they are under.
     pub reseal_ambiguous: bool,
+    /// Called at every boundary of the run.
+    pub hook: Hook,
 }
 
 impl Default for Options {
@@ -124,6 +134,7 @@ impl Default for Options {
             max_value: 16 << 20,
             rows_limit: None,
             reseal_ambiguous: false,
+            hook: Hook::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Job, RekeyError, Status, Stop, StopSignal,
+    Job, RekeyError, Status, Step, Stop, StopSignal,
     resealer::{Pass, Resealed, Resealer, count},
     retry::patiently,
     throttle::Throttle,
@@ -112,7 +112,7 @@ impl Drop for AbortOnDrop {
 async fn keep_alive(shop: &Workshop, lease: &Lease) {
     loop {
         sleep(HEARTBEAT).await;
-        if matches!(shop.job.store.renew(lease).await, Ok(false)) {
+        if matches!(shop.job.at(Step::Renew, shop.job.store.renew(lease)).await, Ok(false)) {
             return;
         }
     }
@@ -130,11 +130,11 @@ async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Resul
     loop {
         let job = &shop.job;
         let read = || job.store.read_page(&job.target, &lease.range, after.as_ref(), skip.as_deref(), limits);
-        let resealed = match patiently(&shop.status, read).await {
+        let resealed = match job.at(Step::ReadPage, patiently(&shop.status, read)).await {
             Ok(page) => {
                 limits.rows = next_page_size(&page, limits.rows, most);
                 after = page.keys.last().cloned().or(after);
-                resealer.reseal(page, pass).await
+                job.at(Step::Reseal, resealer.reseal(page, pass)).await
             }
             Err(error) => Err(error.into()),
         };
@@ -156,10 +156,11 @@ async fn commit_pages(
     lease: &Lease,
     mut pages: mpsc::Receiver<Result<Resealed, RekeyError>>,
 ) -> Result<End, RekeyError> {
+    let mut lease = lease.clone();
     while let Some(resealed) = pages.recv().await {
         let resealed = resealed?;
         shop.admit(resealed.page.keys.len()).await;
-        match commit_page(shop, lease, &resealed).await? {
+        match commit_page(shop, &mut lease, &resealed).await? {
             Some(end) => return Ok(end),
             None if resealed.page.last => return Ok(End::Done),
             None => {}
@@ -168,8 +169,13 @@ async fn commit_pages(
     Ok(End::Lost(None))
 }
 
-/// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in.
-async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Result<Option<End>, RekeyError> {
+/// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in. The
+/// lease's cursor follows.
+async fn commit_page(
+    shop: &Workshop,
+    lease: &mut Lease,
+    resealed: &Resealed,
+) -> Result<Option<End>, RekeyError> {
     let rows = resealed.page.keys.len();
     let (mut start, mut size, mut tries) = (0, rows, 0);
     loop {
@@ -185,6 +191,7 @@ async fn commit_page(shop: &Workshop, lease: &Lease, resealed: &Resealed) -> Res
         match committed {
             Ok(Committed::Fenced) => return Ok(Some(End::Lost(None))),
             Ok(Committed::Done(unsettled)) => {
+                *lease = lease.moved_to(resealed.page.keys[chunk.clone()].last());
                 if lease.sweep == 1 {
                     shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }
@@ -237,7 +244,8 @@ async fn commit_chunk(
         rows: chunk,
         checkpoint,
     };
-    let committed = shop.job.store.commit(&shop.job.target, lease, batch).await;
+    let job = &shop.job;
+    let committed = job.at(Step::Commit, job.store.commit(&job.target, lease, batch)).await;
     if !matches!(committed, Ok(Committed::Done(_))) {
         shop.give_back_kms_calls(kms_calls);
     }
@@ -266,7 +274,8 @@ async fn defer_row(
         rows: row..row,
         checkpoint: Checkpoint { cursor: Some(&page.keys[row]), done, tally },
     };
-    shop.job.store.commit(&shop.job.target, lease, batch).await
+    let job = &shop.job;
+    job.at(Step::DeferRow, job.store.commit(&job.target, lease, batch)).await
 }
 
 /// Re-seals at once what somebody else changed under us; what is changed again meanwhile waits for the next sweep.
@@ -277,6 +286,7 @@ async fn settle_conflicts(
     resealed: &Resealed,
     unsettled: Vec<Unsettled>,
 ) -> Result<Option<End>, RekeyError> {
+    let job = &shop.job;
     let width = resealed.page.cells.width();
     let mut page = Page::new(width);
     let mut cells = Vec::new();
@@ -288,7 +298,8 @@ async fn settle_conflicts(
         }
         cells.push((here, *column));
     }
-    let changed = Resealer::new(Arc::clone(&shop.job)).reseal_only(page, &cells).await?;
+    let mut resealer = Resealer::new(Arc::clone(job));
+    let changed = job.at(Step::Reseal, resealer.reseal_only(page, &cells)).await?;
     let rows = 0..changed.page.keys.len();
     let mut tally = changed.tally(rows.clone(), lease.sweep);
     tally.scanned = 0;
@@ -301,7 +312,7 @@ async fn settle_conflicts(
         rows,
         checkpoint: Checkpoint { cursor: None, done: false, tally },
     };
-    match shop.job.store.commit(&shop.job.target, lease, batch).await {
+    match job.at(Step::SettleConflicts, job.store.commit(&job.target, lease, batch)).await {
         Ok(Committed::Done(_)) => Ok(None),
         Ok(Committed::Fenced) => Ok(Some(End::Lost(None))),
         // They are counted as deferred: the next sweep comes back to them.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{DataKeyScope, Job, Options, RekeyError, RunKeys};
+use super::{DataKeyScope, Hook, Job, Options, RekeyError, RunKeys, Step};
 use crate::{
     envelope::{Format, KeyId, v1::StaticCipher, v3::BoundKey},
     keyring::{
@@ -72,7 +72,7 @@ pub async fn prepare(
     let columns = target.columns.iter().map(|column| column.name.clone());
     let mut opener = Opener::new(target.name.clone(), columns);
     opener.set_clear_text(choice.clear_text);
-    let mut registry = Registry::load(store.as_ref(), &target.name, &ring).await?;
+    let mut registry = Registry::load(store.as_ref(), &target.name, &ring, &options.hook).await?;
     let (sealer, name) = match (choice.format, &new) {
         (Format::V1, Named::Static(cipher)) => (Sealer::Static(Arc::clone(cipher)), new.name()),
         (Format::V2, Named::Kms(kms)) => {
@@ -80,7 +80,7 @@ pub async fn prepare(
             (Sealer::Wrapped(Arc::clone(kms)), new.name())
         }
         (Format::V3, Named::Kms(_) | Named::Data(_)) => {
-            let key = registry.target(store.as_ref(), &target, &new, choice, intent).await?;
+            let key = registry.target(store.as_ref(), &target, &new, choice, intent, &options.hook).await?;
             let name = format!("data-key:{}", key.key_id());
             let columns = target.columns.iter().map(|column| column.name.as_str());
             let sealer = Sealer::bound(&key, &target.name, columns);
@@ -189,7 +189,7 @@ impl Ring {
     }
 }
 
-fn refused(spec: &KeySpec, error: &dyn std::error::Error) -> RekeyError {
+pub(super) fn refused(spec: &KeySpec, error: &dyn std::error::Error) -> RekeyError {
     RekeyError::Refused {
         what: format!("{spec}: {error}"),
         hint: "reseal run --help lists the forms of a key".to_owned(),
@@ -206,12 +206,14 @@ struct Registry {
 }
 
 impl Registry {
-    async fn load(store: &dyn Store, purpose: &str, ring: &Ring) -> Result<Self, RekeyError> {
-        let rows =
-            if store.is_migrated().await? { store.data_keys(Some(purpose)).await? } else { Vec::new() };
+    async fn load(store: &dyn Store, purpose: &str, ring: &Ring, hook: &Hook) -> Result<Self, RekeyError> {
+        let rows = match store.is_migrated().await? {
+            true => hook.at(Step::ReadRegistry, store.data_keys(Some(purpose))).await?,
+            false => Vec::new(),
+        };
         let mut registry = Self { rows: Vec::new(), opened: Vec::new(), unavailable: Vec::new(), new: None };
         for row in rows.into_iter().filter(|row| row.state.opens()) {
-            match unwrap(&row, &ring.kms).await {
+            match hook.at(Step::UnwrapDataKey, unwrap(&row, &ring.kms)).await {
                 Ok(key) => registry.opened.push(key),
                 // Nobody named its KMS key: a value under it goes to quarantine by that name.
                 Err(RegistryError::NotConfigured { key_id, .. }) => registry.unavailable.push(key_id),
@@ -235,6 +237,7 @@ impl Registry {
         new: &Named,
         choice: &KeyChoice,
         intent: Intent,
+        hook: &Hook,
     ) -> Result<BoundKey, RekeyError> {
         let kms = match new {
             Named::Data(key_id) => return self.take(*key_id),
@@ -266,7 +269,8 @@ impl Registry {
             }),
             (None, Intent::Look) => throw_away_key(),
             (_, Intent::Run) => {
-                let (row, key) = generate(kms.as_ref(), &target.name).await.map_err(registry_error)?;
+                let made = hook.at(Step::MakeDataKey, generate(kms.as_ref(), &target.name)).await;
+                let (row, key) = made.map_err(registry_error)?;
                 self.new = Some(row);
                 Ok(key)
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Job, RekeyError, resealer::Resealer};
+use super::{Job, RekeyError, Step, resealer::Resealer};
 use crate::store::RowKey;
 
 /// Records looked at in one step.
@@ -36,7 +36,8 @@ pub async fn retry_quarantined(job: &Arc<Job>) -> Result<Retried, RekeyError> {
     let mut after: Option<(String, String)> = None;
     loop {
         let from = after.as_ref().map(|(row_key, column)| (row_key.as_str(), column.as_str()));
-        let records = job.store.quarantine(&job.target.name, from, STEP).await?;
+        let records = job.store.quarantine(&job.target.name, from, STEP);
+        let records = job.at(Step::ReadQuarantine, records).await?;
         let Some(last) = records.last() else { return Ok(retried) };
         after = Some((last.row_key.clone(), last.column.clone()));
         for record in &records {
@@ -67,17 +68,20 @@ async fn retry_one(
     column: usize,
 ) -> Result<Settled, RekeyError> {
     let store = &job.store;
-    let page = store.read_rows(&job.target, std::slice::from_ref(key), job.limits()).await?;
+    let row = store.read_rows(&job.target, std::slice::from_ref(key), job.limits());
+    let page = job.at(Step::ReadRow, row).await?;
     if page.keys.is_empty() {
-        store.settle_quarantined(&job.target, key, column, None).await?;
+        let gone = store.settle_quarantined(&job.target, key, column, None);
+        job.at(Step::SettleQuarantined, gone).await?;
         return Ok(Settled::Already);
     }
-    let resealed = resealer.reseal_only(page, &[(0, column)]).await?;
+    let resealed = job.at(Step::Reseal, resealer.reseal_only(page, &[(0, column)])).await?;
     if !resealed.quarantined.is_empty() {
         return Ok(Settled::No);
     }
     let swap = resealed.page.cells.at(0, column).zip(resealed.new.at(0, column));
-    let settled = store.settle_quarantined(&job.target, key, column, swap).await?;
+    let settled = store.settle_quarantined(&job.target, key, column, swap);
+    let settled = job.at(Step::SettleQuarantined, settled).await?;
     Ok(match (settled, swap) {
         (false, _) => Settled::No,
         (true, Some(_)) => Settled::Rekeyed,

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
-use super::{DataKeyScope, Job, KMS_CONCURRENCY, RekeyError};
+use super::{DataKeyScope, Job, KMS_CONCURRENCY, RekeyError, Step};
 use crate::{
     envelope::{Encoding, Format, Shape, is_ambiguous_first_byte},
     keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, looks_like_url},
@@ -202,9 +202,11 @@ impl Resealer {
                 data_keys.entry(wrapped.encrypted_dek.to_vec()).or_default().push(cell);
             }
         }
-        let opener = &self.job.opener;
+        let job = &self.job;
         let mut unwrapped = stream::iter(data_keys)
-            .map(|(encrypted_dek, cells)| async move { Ok((opener.unwrap(&encrypted_dek).await?, cells)) })
+            .map(|(encrypted_dek, cells)| async move {
+                Ok((job.at(Step::UnwrapValueKey, job.opener.unwrap(&encrypted_dek)).await?, cells))
+            })
             .buffer_unordered(KMS_CONCURRENCY);
         while let Some((unwrapped, cells)) = unwrapped.next().await.transpose().map_err(RekeyError::Kms)? {
             for cell in cells {
@@ -212,7 +214,7 @@ impl Resealer {
                 let stored = page.cells.at(row, column).unwrap_or_default();
                 let encoding = self.job.target.columns[column].encoding;
                 let value = encoding.decode(stored, &mut self.decoded).unwrap_or_default();
-                let attempt = opener.open_unwrapped(value, &unwrapped, &mut self.plaintexts[cell]);
+                let attempt = job.opener.open_unwrapped(value, &unwrapped, &mut self.plaintexts[cell]);
                 verdicts[cell] = settle(&self.job, attempt, value);
             }
         }
@@ -272,7 +274,11 @@ impl Resealer {
     ) -> Result<Option<Quarantined>, RekeyError> {
         let sha256 = match page.cells.at(row, column) {
             Some(stored) if !stored.is_empty() => Some(Sha256::digest(stored).into()),
-            _ => self.job.store.fingerprint(&self.job.target, &page.keys[row], column).await?,
+            _ => {
+                let job = &self.job;
+                let sha256 = job.store.fingerprint(&job.target, &page.keys[row], column);
+                job.at(Step::Fingerprint, sha256).await?
+            }
         };
         Ok(sha256.map(|sha256| Quarantined {
             row_key: page.keys[row].to_string(),
@@ -292,16 +298,20 @@ impl Resealer {
         verdicts: &[Verdict],
     ) -> Result<RowKeySet, RekeyError> {
         let sealer = &self.job.sealer;
+        let make = || self.job.at(Step::MakeValueKey, sealer.row_keys());
         let needed = (0..rows).filter(|row| verdicts[row * width..][..width].contains(&Verdict::Open));
         if sealer.format() != Format::V2 {
             return Ok(RowKeySet::default());
         }
         if self.job.keys.scope == DataKeyScope::Batch {
-            let batch = if needed.count() > 0 { sealer.row_keys().await? } else { None };
+            let batch = if needed.count() > 0 { make().await? } else { None };
             return Ok(RowKeySet { batch, rows: HashMap::new() });
         }
         let rows = stream::iter(needed)
-            .map(|row| async move { Ok::<_, RekeyError>(sealer.row_keys().await?.map(|keys| (row, keys))) })
+            .map(|row| {
+                let made = make();
+                async move { Ok::<_, RekeyError>(made.await?.map(|keys| (row, keys))) }
+            })
             .buffer_unordered(KMS_CONCURRENCY)
             .try_filter_map(|keys| async move { Ok(keys) })
             .try_collect()

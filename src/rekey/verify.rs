@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::{Job, KMS_CONCURRENCY, RekeyError, resealer::count};
+use super::{Job, KMS_CONCURRENCY, RekeyError, Step, resealer::count};
 use crate::{
     envelope::Shape,
     keyring::{Attempt, Opener, Reason},
@@ -105,7 +105,7 @@ async fn read(job: &Arc<Job>) -> Result<Verified, RekeyError> {
     let (sender, mut pages) = mpsc::channel(2);
     let reader = tokio::spawn({
         let job = Arc::clone(job);
-        async move { job.store.snapshot(&job.target, job.limits(), sender).await }
+        async move { job.at(Step::Snapshot, job.store.snapshot(&job.target, job.limits(), sender)).await }
     });
     let mut verified = Verified::default();
     let mut plaintext = Plaintext::new();
@@ -156,7 +156,9 @@ async fn verify_page(
     }
     let opener: &Opener = &job.opener;
     let mut unwrapped = stream::iter(waiting)
-        .map(|(encrypted_dek, cells)| async move { Ok((opener.unwrap(&encrypted_dek).await?, cells)) })
+        .map(|(encrypted_dek, cells)| async move {
+            Ok((job.at(Step::UnwrapValueKey, opener.unwrap(&encrypted_dek)).await?, cells))
+        })
         .buffer_unordered(KMS_CONCURRENCY);
     while let Some((unwrapped, cells)) = unwrapped.next().await.transpose().map_err(RekeyError::Kms)? {
         for (row, column) in cells {

@@ -56,8 +56,8 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 
 /// A database that holds values to re-key, and reseal's own tables beside them.
 ///
-/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying
-/// again can help ([`StoreError::is_transient`]).
+/// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method
+/// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
 pub trait Store:
     Registry
@@ -146,7 +146,8 @@ pub trait Store:
     ///
     /// # Crash safety
     /// One transaction, which begins with the fence check. If the process dies before this returns, a later
-    /// worker finds either all of it or none of it.
+    /// worker finds either all of it or none of it. A batch that leaves its shard unfinished may be lost with the
+    /// server's memory; the next one under the same lease is refused then, since its cursor is gone too.
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
 

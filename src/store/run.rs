@@ -201,8 +201,15 @@ pub struct Lease {
     pub fence: i64,
     /// The shard's keys.
     pub range: KeyRange,
-    /// Every row up to here was dealt with by an earlier holder.
+    /// Every row up to here was dealt with, by this holder or by an earlier one.
     pub cursor: Option<RowKey>,
+}
+
+impl Lease {
+    /// The lease after a batch that left the shard's cursor at `cursor`, or where it was.
+    pub fn moved_to(&self, cursor: Option<&RowKey>) -> Self {
+        Self { cursor: cursor.or(self.cursor.as_ref()).cloned(), ..self.clone() }
+    }
 }
 
 /// What [`Store::claim`](super::Store::claim) found.
@@ -250,7 +257,7 @@ pub struct Batch<'a> {
 pub enum Committed {
     /// The batch is in, but for these cells, which were not ours any more.
     Done(Vec<Unsettled>),
-    /// The shard is another worker's now; nothing was written.
+    /// The shard is another worker's now, or its cursor is not where the lease has it; nothing was written.
     Fenced,
 }
 

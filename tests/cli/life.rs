@@ -16,10 +16,11 @@ async fn from_a_static_key_to_a_kms_on_postgres() {
         plan.json()["way_back"],
         "reseal run --format v1 --old local-kms:keyring.json --new static:env:OLD_KEY"
     );
-    assert_eq!(
-        plan.hints(),
-        ["reseal init", "reseal run --old static:env:OLD_KEY --new local-kms:keyring.json"]
+    let run = format!(
+        "reseal run --old static:env:OLD_KEY --new local-kms:keyring.json --plan {}",
+        plan.json()["digest"].as_str().unwrap()
     );
+    assert_eq!((plan.hints()[0], plan.hints()[2]), ("reseal init", run.as_str()));
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_class WHERE relname LIKE 'reseal%'")
         .fetch_one(&pool)
         .await

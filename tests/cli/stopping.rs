@@ -7,9 +7,11 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::json;
 use sqlx::PgPool;
 
 use super::operator::{Operator, Said, with_keys};
+use crate::support::tenants::stored_in_postgres;
 
 /// Rows that the run has committed.
 async fn scanned(pool: &PgPool) -> i64 {
@@ -88,6 +90,24 @@ async fn ctrl_c_ends_at_a_checkpoint_and_says_how_to_go_on() {
     assert_eq!(done["run"], status["run"], "it was the same run throughout");
     assert_eq!(done["values"]["total"], 800);
     operator.reseal(&["verify", "--new", "local-kms:keyring.json"]).exits(0);
+}
+
+#[tokio::test]
+async fn a_run_that_is_over_is_not_gone_on_with() {
+    let (operator, _database, pool) = Operator::on_postgres("cli_over", 40).await;
+    operator.reseal(&["init"]).exits(0);
+    let first = operator.reseal(&with_keys(&["run"], &["--output", "json"])).exits(0);
+    assert!(!first.err.contains("is over"), "{}", first.err);
+    let before = stored_in_postgres(&pool).await;
+
+    let second = operator.reseal(&with_keys(&["run"], &["--output", "json"])).exits(0);
+    let (first, document) = (first.json(), second.json());
+    let said = format!("run {} is over (complete): this is a new one\n", first["run"].as_str().unwrap());
+    assert!(second.err.contains(&said), "{}", second.err);
+    assert!(document["run"].as_str() > first["run"].as_str());
+    assert_eq!((&document["values"]["rekeyed"], &document["values"]["total"]), (&json!(0), &json!(80)));
+    let after = stored_in_postgres(&pool).await;
+    assert!(before.iter().zip(&after).all(|(before, after)| before.values == after.values));
 }
 
 #[tokio::test]

@@ -219,7 +219,7 @@ async fn another_schema_and_an_indexed_column_are_fine() {
     };
     let inspection = stage.store.inspect(&name).await.unwrap();
     assert_eq!(inspection.refusals().count(), 0);
-    assert!(inspection.findings[0].what.contains("column v is part of index by_value"));
+    assert!(inspection.findings[0].what.contains("index by_value reads column v"));
     let (old, keyring) = (stage.old(), stage.folder.path().join("keyring"));
     let choice = stage.choice(Format::V3, &[&old], &format!("local-kms:{}", keyring.display()));
     let report = run_job(stage.job_of(inspection.target.unwrap(), &choice, Intent::Run).await).await;

@@ -128,6 +128,39 @@ async fn a_lease_that_was_taken_over_commits_nothing() {
     assert_eq!(store.tally(&report.run.run_id, None).await.unwrap().rekeyed, 1);
 }
 
+/// A worker learns of an outage between two of its batches from nothing else than the cursor.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_the_server_lost_is_missed_by_the_next() {
+    let mut stage = Stage::new("lost", 10).await;
+    stage.options.rows_limit = Some(0);
+    let (old, new) = (stage.old(), stage.static_key("new", &NEW));
+    let report = stage.run(&stage.choice(Format::V1, &[&old], &new)).await;
+    let (store, target) = (stage.store.as_ref(), stage.target().await);
+    let Claim::Leased(lease) = store.claim(&report.run, "worker", KeyKind::Uuid).await.unwrap() else {
+        panic!("the shard is free");
+    };
+    let limits = reseal::store::PageLimits { rows: 2, bytes: 1 << 20, value: 1 << 20 };
+    let page = store.read_page(&target, &lease.range, None, None, limits).await.unwrap();
+    let commit = async |lease: &Lease, row: usize| {
+        let value = page.cells.at(row, 0).unwrap();
+        commit_one(store, &target, lease, &page.keys[row], [value, b"new"]).await
+    };
+    assert!(matches!(commit(&lease, 0).await, Committed::Done(_)));
+    let after = lease.moved_to(Some(&page.keys[0]));
+    let swapped =
+        stage.number("SELECT count(*) FROM org_instances WHERE database_url_encrypted = 'new'").await;
+    assert_eq!(swapped, 1);
+
+    // What a crash leaves of a batch that was not on disk.
+    stage.execute("UPDATE reseal_shards SET cursor_key = NULL, rekeyed = 0, total = 0, scanned = 0").await;
+    assert!(matches!(commit(&after, 1).await, Committed::Fenced));
+    let swapped =
+        stage.number("SELECT count(*) FROM org_instances WHERE database_url_encrypted = 'new'").await;
+    assert_eq!(swapped, 1, "the second batch was not written");
+    assert!(matches!(commit(&lease, 0).await, Committed::Done(unsettled) if unsettled.len() == 1));
+    assert!(matches!(commit(&after, 1).await, Committed::Done(unsettled) if unsettled.is_empty()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn other_keys_are_refused_while_a_run_is_open() {
     let mut stage = Stage::new("other_keys", 500).await;

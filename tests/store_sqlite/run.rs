@@ -35,6 +35,21 @@ async fn a_worker_whose_lease_ran_out_commits_nothing() {
 }
 
 #[tokio::test]
+async fn a_lease_from_before_the_clock_was_set_back_has_run_out() {
+    let fixture = Fixture::with_rows(TABLES[0], 4).await;
+    let target = fixture.target().await;
+    let (run, first) = fixture.lease(&target).await;
+    assert!(matches!(fixture.store.claim(&run, "w2", target.key_kind).await.unwrap(), Claim::Busy));
+    fixture.execute("UPDATE reseal_shards SET lease_until = lease_until + 3600000").await;
+    let second = leased(fixture.store.claim(&run, "w2", target.key_kind).await.unwrap());
+    assert_eq!(second.fence, first.fence + 1);
+    assert!(matches!(fixture.store.claim(&run, "w3", target.key_kind).await.unwrap(), Claim::Busy));
+    let page = fixture.page(&target).await;
+    let (_, fenced) = commit(&fixture.store, &target, &first, &page, 0..1).await.unwrap();
+    assert!(fenced, "whoever held it before the clock was set back");
+}
+
+#[tokio::test]
 async fn no_two_claims_share_a_shard() {
     let fixture = Fixture::with_rows(TABLES[3], 200).await;
     let target = fixture.target().await;

@@ -105,9 +105,10 @@ impl FaultProxy {
         self.state.rules.lock().unwrap().push(rule);
     }
 
-    /// Takes back every rule.
-    pub(crate) fn clear(&self) {
-        self.state.rules.lock().unwrap().clear();
+    /// Takes back every rule; gives how many requests they would still have befallen.
+    pub(crate) fn clear(&self) -> usize {
+        let rules = std::mem::take(&mut *self.state.rules.lock().unwrap());
+        rules.iter().fold(0, |left, rule| left.saturating_add(rule.left))
     }
 
     /// How many requests of `operation` (`Decrypt`) have arrived.

@@ -47,19 +47,26 @@ impl TempPostgres {
 
     /// A private cluster with more lines of `postgresql.conf`, such as `max_connections = 7`.
     pub(crate) fn start_with(settings: &[&str]) -> Self {
-        Self::launch(settings, Tcp::Plain)
+        Self::launch(settings, Tcp::Plain, "")
+    }
+
+    /// A copy of this cluster as it is now, which recovers for ever and takes no write. It does not follow.
+    pub(crate) fn standby(&self) -> Self {
+        let primary = format!("host={} port={} user=postgres", self.folder.display(), self.port);
+        Self::launch(&[], Tcp::Plain, &primary)
     }
 
     /// A private cluster whose TCP connections must be encrypted. Its certificate is for `localhost`, and is signed
     /// by [`ca`](Self::ca).
     pub(crate) fn start_with_tls() -> Self {
         let certificate = ["ssl = on", "ssl_cert_file = '../server.crt'", "ssl_key_file = '../server.key'"];
-        Self::launch(&certificate, Tcp::Tls)
+        Self::launch(&certificate, Tcp::Tls, "")
     }
 
-    fn launch(settings: &[&str], tcp: Tcp) -> Self {
+    fn launch(settings: &[&str], tcp: Tcp, primary: &str) -> Self {
         let programs = programs();
-        let mut supervisor = Supervisor::start(include_str!("postgres.sh"), &[programs.as_os_str()]);
+        let mut supervisor =
+            Supervisor::start(include_str!("postgres.sh"), &[programs.as_os_str(), primary.as_ref()]);
         let folder = PathBuf::from(supervisor.answer());
 
         let host = match tcp {
@@ -69,7 +76,9 @@ impl TempPostgres {
                 "hostssl"
             }
         };
-        let access = format!("local all all trust\n{host} all all 127.0.0.1/32 scram-sha-256\n");
+        let access = format!(
+            "local all all trust\nlocal replication all trust\n{host} all all 127.0.0.1/32 scram-sha-256\n"
+        );
         fs::write(folder.join("data/pg_hba.conf"), access).expect("the cluster's folder is ours");
         let mut lines = vec![
             "listen_addresses = '127.0.0.1'".to_owned(),
@@ -115,9 +124,13 @@ impl TempPostgres {
 
     /// Makes an empty database for one test. Its name begins with `name` and is this test's alone.
     pub(crate) fn database(&self, name: &str) -> TestDatabase<'_> {
+        self.database_like(name, "template1")
+    }
+
+    fn database_like(&self, name: &str, template: &str) -> TestDatabase<'_> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let name = format!("{name}_{}", MADE.fetch_add(1, Ordering::Relaxed));
-        self.execute(&format!("CREATE DATABASE {name}"));
+        self.execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"));
         TestDatabase { cluster: self, name }
     }
 
@@ -178,7 +191,12 @@ pub(crate) struct TestDatabase<'a> {
     pub(crate) name: String,
 }
 
-impl TestDatabase<'_> {
+impl<'a> TestDatabase<'a> {
+    /// Another database that holds what this one does. Nobody may be connected to this one meanwhile.
+    pub(crate) fn copy(&self) -> TestDatabase<'a> {
+        self.cluster.database_like(&self.name, &self.name)
+    }
+
     /// The superuser's way here, through the socket.
     pub(crate) fn url(&self) -> String {
         self.cluster.url(&self.name)
@@ -218,7 +236,7 @@ fn free_port() -> u16 {
 }
 
 /// The folder of PostgreSQL's programs: Debian's newest, else where PATH has them.
-fn programs() -> PathBuf {
+pub(crate) fn programs() -> PathBuf {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().filter_map(|entry| {
         let path = entry.ok()?.path();
         let version: u32 = path.file_name()?.to_str()?.parse().ok()?;

@@ -31,12 +31,12 @@ use aws_sdk_kms::{
     error::{BoxError, ProvideErrorMetadata, SdkError},
     operation::generate_data_key::GenerateDataKeyOutput,
     primitives::Blob,
-    types::DataKeySpec,
+    types::{DataKeySpec, DryRunModifierType},
 };
 use zeroize::Zeroizing;
 
 pub use self::name::{AwsKeyName, NotAnAwsKeyName};
-use super::{ConnectError, Context, GeneratedKey, Kms, KmsError, Locality};
+use super::{ConnectError, Context, GeneratedKey, Kms, KmsError, Locality, Operation, Standing};
 use crate::secret::DataKey;
 
 /// The longest ciphertext blob that KMS takes, in bytes (API Reference, Decrypt, `CiphertextBlob`).
@@ -121,7 +121,7 @@ impl AwsKms {
                 .ok_or_else(|| service(OPERATION, "no key ARN in the answer")),
             Err(error) => match classify(OPERATION, &self.arn, error) {
                 KmsError::Key { code, .. } if code == "AccessDeniedException" => {
-                    let mut answer = self.generate(&Context::new()).await?;
+                    let mut answer = self.generate(&Context::new(), Run::Real).await?;
                     drop(plaintext(answer.plaintext.take()));
                     answer.key_id.ok_or_else(|| service(GENERATE, "no key ARN in the answer"))
                 }
@@ -130,16 +130,24 @@ impl AwsKms {
         }
     }
 
-    async fn generate(&self, context: &Context) -> Result<GenerateDataKeyOutput, KmsError> {
+    async fn generate(&self, context: &Context, run: Run) -> Result<GenerateDataKeyOutput, KmsError> {
         self.client
             .generate_data_key()
             .key_id(&self.arn)
             .key_spec(DataKeySpec::Aes256)
+            .set_dry_run((run == Run::Dry).then_some(true))
             .set_encryption_context(sent(context))
             .send()
             .await
             .map_err(|error| classify(GENERATE, &self.arn, error))
     }
+}
+
+/// Whether an operation is to be done, or only to be judged. A dry run is billed as a request and counts for the quota.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    Real,
+    Dry,
 }
 
 const GENERATE: &str = "GenerateDataKey";
@@ -156,7 +164,7 @@ impl Kms for AwsKms {
     }
 
     async fn generate_data_key(&self, context: &Context) -> Result<GeneratedKey, KmsError> {
-        let mut answer = self.generate(context).await?;
+        let mut answer = self.generate(context, Run::Real).await?;
         let key = DataKey::from_slice(&plaintext(answer.plaintext.take()))
             .ok_or_else(|| service(GENERATE, "no 32-byte key in the answer"))?;
         let wrapped = answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
@@ -188,6 +196,30 @@ impl Kms for AwsKms {
             None => Err(service(DECRYPT, "no key ARN in the answer")),
             Some(key) if key != self.arn => Err(refused("wrapped under another key")),
             Some(_) => DataKey::from_slice(&plaintext).ok_or_else(|| refused("not a 32-byte key")),
+        }
+    }
+
+    /// By `DryRun`. A service that stands in for AWS may not know it and make the data key; then that one is unwrapped
+    /// for real. Else no blob is sent: `IGNORE_CIPHERTEXT` asks for the permission alone (API Reference, Decrypt).
+    async fn preflight(&self, operation: Operation, context: &Context) -> Standing {
+        let generated = self.generate(context, Run::Dry).await.map(|mut answer| {
+            drop(plaintext(answer.plaintext.take()));
+            answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default()
+        });
+        match (operation, generated) {
+            (Operation::GenerateDataKey, generated) => generated.into(),
+            (Operation::Decrypt, Ok(wrapped)) => self.decrypt(&wrapped, context).await.into(),
+            (Operation::Decrypt, Err(_)) => self
+                .client
+                .decrypt()
+                .key_id(&self.arn)
+                .set_encryption_context(sent(context))
+                .dry_run(true)
+                .dry_run_modifiers(DryRunModifierType::IgnoreCiphertext)
+                .send()
+                .await
+                .map_err(|error| classify(DECRYPT, &self.arn, error))
+                .into(),
         }
     }
 

@@ -4,10 +4,13 @@
 
 pub mod aws;
 pub mod local;
+mod preflight;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
+
+pub use self::preflight::{Operation, Standing};
 
 use self::{
     aws::AwsKms,
@@ -42,6 +45,18 @@ pub trait Kms: Send + Sync + fmt::Debug {
 
     /// Unwraps `wrapped` under this key, and no other, with the `context` it was wrapped with.
     async fn decrypt(&self, wrapped: &[u8], context: &Context) -> Result<DataKey, KmsError>;
+
+    /// Whether `operation` would be allowed under this key with `context`, as far as the service says.
+    ///
+    /// It is done for real, with a data key that nothing is sealed under, where the service has no dry run.
+    async fn preflight(&self, operation: Operation, context: &Context) -> Standing {
+        let made = self.generate_data_key(context).await;
+        match (operation, made) {
+            (Operation::GenerateDataKey, made) => made.into(),
+            (Operation::Decrypt, Ok(made)) => self.decrypt(&made.wrapped, context).await.into(),
+            (Operation::Decrypt, Err(_)) => Standing::Unknown("no data key to unwrap".to_owned()),
+        }
+    }
 
     /// How many calls were sent to the service so far, retries included.
     fn calls(&self) -> u64;

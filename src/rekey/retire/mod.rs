@@ -35,7 +35,7 @@ use certificate::Evidence;
 pub use destroy::{Destroyed, destroy};
 pub use obstacles::{Obstacle, Remedy};
 use obstacles::{Subject, of_columns, of_standbys, of_target, of_the_key, without_run};
-pub use standing::{Standing, Step, next_step, standing};
+pub use standing::{Next, Standing, next_step, standing};
 pub use uses::{KeyUse, key_uses};
 
 /// How often the preconditions are looked at anew because a state changed meanwhile.

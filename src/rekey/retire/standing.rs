@@ -86,7 +86,7 @@ impl Standing {
 
 /// What is to be done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
+pub enum Next {
     /// Start a run, go on with the open one, or start another after one that failed.
     Run,
     /// Look at what is in quarantine.
@@ -110,21 +110,21 @@ pub enum Step {
 ///
 /// A run that is older than the fence is not enough: what was written between its last sweep and the fence, only another
 /// sweep re-keys. A verify behind the fence that passed shows that there was nothing.
-pub fn next_step(standing: &Standing, draining: usize, retired: usize) -> Step {
+pub fn next_step(standing: &Standing, draining: usize, retired: usize) -> Next {
     let verified = standing.sound_verification().is_some_and(Verification::passed);
     let fence = standing.standing_fence();
     match standing.run.state {
-        RunState::Running | RunState::Paused | RunState::Chased | RunState::Failed => Step::Run,
+        RunState::Running | RunState::Paused | RunState::Chased | RunState::Failed => Next::Run,
         RunState::Complete | RunState::Quarantined => match () {
-            () if draining == 0 && retired > 0 => Step::Destroy,
-            () if draining == 0 && verified => Step::Nothing,
-            () if standing.held > 0 => Step::Quarantine,
-            () if standing.has_fences() && fence.is_none() => Step::Fence,
+            () if draining == 0 && retired > 0 => Next::Destroy,
+            () if draining == 0 && verified => Next::Nothing,
+            () if standing.held > 0 => Next::Quarantine,
+            () if standing.has_fences() && fence.is_none() => Next::Fence,
             () if !verified && fence.is_some_and(|fence| standing.run.created_ms < fence.since_ms) => {
-                Step::LastSweep
+                Next::LastSweep
             }
-            () if !verified => Step::Verify,
-            () => Step::Retire,
+            () if !verified => Next::Verify,
+            () => Next::Retire,
         },
     }
 }
@@ -207,17 +207,17 @@ mod tests {
     #[test]
     fn each_step_leads_to_the_next() {
         let mut standing = complete();
-        assert_eq!(next_step(&standing, 1, 0), Step::Fence);
+        assert_eq!(next_step(&standing, 1, 0), Next::Fence);
         standing.fence = Some(fence());
-        assert_eq!(next_step(&standing, 1, 0), Step::LastSweep);
+        assert_eq!(next_step(&standing, 1, 0), Next::LastSweep);
         (standing.run.run_id, standing.run.created_ms) = ("2".to_owned(), RAISED + 1);
-        assert_eq!(next_step(&standing, 1, 0), Step::Verify);
+        assert_eq!(next_step(&standing, 1, 0), Next::Verify);
         standing.verification = Some(verification(standing.fence.as_ref()));
-        assert_eq!(next_step(&standing, 1, 0), Step::Verify, "it is of the run before");
+        assert_eq!(next_step(&standing, 1, 0), Next::Verify, "it is of the run before");
         standing.run.run_id = "1".to_owned();
-        assert_eq!(next_step(&standing, 1, 0), Step::Retire);
-        assert_eq!(next_step(&standing, 0, 1), Step::Destroy);
-        assert_eq!(next_step(&standing, 0, 0), Step::Nothing);
+        assert_eq!(next_step(&standing, 1, 0), Next::Retire);
+        assert_eq!(next_step(&standing, 0, 1), Next::Destroy);
+        assert_eq!(next_step(&standing, 0, 0), Next::Nothing);
     }
 
     #[test]
@@ -226,10 +226,10 @@ mod tests {
             let mut standing = Standing { fence: Some(fence()), ..complete() };
             standing.verification = Some(verification(standing.fence.as_ref()));
             standing.run.state = state;
-            assert_eq!(next_step(&standing, 1, 0), Step::Run, "{state:?}");
+            assert_eq!(next_step(&standing, 1, 0), Next::Run, "{state:?}");
         }
         let standing = Standing { held: 1, ..complete() };
-        assert_eq!(next_step(&standing, 1, 0), Step::Quarantine);
+        assert_eq!(next_step(&standing, 1, 0), Next::Quarantine);
     }
 
     #[test]
@@ -237,7 +237,7 @@ mod tests {
         let fence = fence();
         let mut standing = Standing { verification: Some(verification(Some(&fence))), ..complete() };
         standing.fence = Some(fence);
-        assert_eq!(next_step(&standing, 1, 0), Step::Retire);
+        assert_eq!(next_step(&standing, 1, 0), Next::Retire);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::store::{Claim, KeyKind, Lease, RunRow, StoreError};
 /// Who works on which share of a run.
 #[async_trait]
 pub trait Shards {
-    /// Takes over a shard of the run's current sweep that is free or whose lease ran out.
+    /// Takes over a shard of the run's current sweep that is free or whose lease ran out. A lease that ends more than
+    /// 20 s from now was granted before the database's clock was set back, and counts as run out.
     async fn claim(&self, run: &RunRow, worker: &str, kind: KeyKind) -> Result<Claim, StoreError>;
 
     /// Extends the lease; `false` when the shard was taken over.
@@ -45,7 +46,8 @@ macro_rules! shards {
                 "UPDATE reseal_shards SET fence = fence + 1, worker = $1, lease_until = ", lease_end!(),
                 " WHERE run_id = $2 AND sweep = $3 AND shard = (SELECT shard FROM reseal_shards ",
                 "WHERE run_id = $2 AND sweep = $3 AND NOT done AND (lease_until IS NULL OR lease_until < ", now!(),
-                ") ORDER BY shard LIMIT 1 ", skip_locked!(), ") RETURNING shard, fence, lo, hi, cursor_key"
+                // Nobody grants a lease that long: the database's clock was set back since.
+                " OR lease_until > ", lease_end!(), ") ORDER BY shard LIMIT 1 ", skip_locked!(), ") RETURNING shard, fence, lo, hi, cursor_key"
             ))
             .bind(worker.to_owned())
             .bind(run.run_id.clone())
@@ -110,7 +112,8 @@ macro_rules! shards {
             Ok(done.rows_affected() == 1)
         }
 
-        /// The fence check and the checkpoint in one statement: `false` when the shard was taken over.
+        /// The fence check and the checkpoint in one statement: `false` when the shard was taken over, or when its
+        /// cursor is not where the lease has it, because the server lost batches that were not on disk.
         pub(in crate::store) async fn checkpoint(
             conn: &mut Connection,
             lease: &Lease,
@@ -124,7 +127,8 @@ macro_rules! shards {
                 "quarantined = quarantined + $11, vanished = vanished + $12, total = total + $13, ",
                 "conflicts = conflicts + $14, deferred = deferred + $15, not_urls = not_urls + $16, ",
                 "kms_calls = kms_calls + $17 ",
-                "WHERE run_id = $1 AND sweep = $2 AND shard = $3 AND fence = $4"
+                "WHERE run_id = $1 AND sweep = $2 AND shard = $3 AND fence = $4 ",
+                "AND cursor_key IS NOT DISTINCT FROM $18"
             ))
             .bind(lease.run_id.clone())
             .bind(lease.sweep)
@@ -143,6 +147,7 @@ macro_rules! shards {
             .bind(tally.deferred)
             .bind(tally.not_urls)
             .bind(tally.kms_calls)
+            .bind(lease.cursor.as_ref().map(RowKey::to_string))
             .execute(&mut *conn)
             .await?;
             Ok(done.rows_affected() == 1)

@@ -10,7 +10,7 @@
 
 use sqlx::{PgConnection, Row};
 
-use super::{fence_sql, query, quote, table::table_name};
+use super::{fence_sql, query, table::table_name};
 use crate::{
     envelope::Encoding,
     store::{
@@ -72,18 +72,36 @@ pub(super) async fn make(
     set_search_path(conn, &home.search_path).await
 }
 
-/// Drops the fence's functions, and with them every trigger that calls them, on whatever table.
+/// Drops the fence's functions, and with them every trigger that calls them, on whatever table. One of the same name
+/// that another role made, to be in our way, stays.
 pub(super) async fn remove(conn: &mut PgConnection, target: &str) -> Result<(), StoreError> {
     let home = Home::find(conn).await?;
-    for name in functions(target) {
-        let drop = format!("DROP FUNCTION IF EXISTS {}.{} CASCADE", quote(&home.schema), quote(&name));
-        query(drop).execute(&mut *conn).await?;
+    for function in functions(conn, &home, target).await?.iter().filter(|function| function.is_ours) {
+        query(format!("DROP FUNCTION {} CASCADE", function.signature)).execute(&mut *conn).await?;
     }
     Ok(())
 }
 
-fn functions(target: &str) -> [String; 2] {
-    [stem(target), format!("{}_check", stem(target))]
+struct Function {
+    /// `schema.name(types)`, quoted.
+    signature: String,
+    definition: String,
+    /// Whether this role may act as its owner.
+    is_ours: bool,
+}
+
+async fn functions(conn: &mut PgConnection, home: &Home, target: &str) -> Result<Vec<Function>, StoreError> {
+    set_search_path(conn, PINNED).await?;
+    let sql = "SELECT p.oid::regprocedure::text, pg_get_functiondef(p.oid), pg_has_role(p.proowner, 'USAGE') \
+               FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace \
+               WHERE n.nspname = $1 AND p.proname IN ($2, $2 || '_check')";
+    let rows = query(sql.to_owned()).bind(&home.schema).bind(stem(target)).fetch_all(&mut *conn).await?;
+    set_search_path(conn, &home.search_path).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Function { signature: row.try_get(0)?, definition: row.try_get(1)?, is_ours: row.try_get(2)? })
+        })
+        .collect()
 }
 
 /// What of the fence is there.
@@ -93,7 +111,7 @@ pub(super) async fn find(conn: &mut PgConnection, target: &Target) -> Result<Fou
     let mut objects = Objects::new();
     set_search_path(conn, PINNED).await?;
     let sql = "SELECT t.tgname::text, pg_get_triggerdef(t.oid), t.tgenabled::text FROM pg_trigger t \
-               WHERE t.tgrelid = to_regclass($1) AND t.tgname IN ($2 || '_insert', $2 || '_update')";
+               WHERE t.tgrelid = to_regclass($1) AND t.tgname IN ($2 || '_insert', $2 || '_update') ORDER BY 1";
     let triggers = query(sql.to_owned()).bind(table_name(target)).bind(stem(&target.name));
     for row in triggers.fetch_all(&mut *conn).await? {
         let name = format!("trigger {}", row.try_get::<&str, _>(0)?);
@@ -104,13 +122,11 @@ pub(super) async fn find(conn: &mut PgConnection, target: &Target) -> Result<Fou
         }
         objects.insert(name, row.try_get(1)?);
     }
-    let sql = "SELECT p.proname::text, pg_get_functiondef(p.oid) FROM pg_proc p \
-               JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = $1 AND p.proname = ANY ($2)";
-    let found = query(sql.to_owned()).bind(&home.schema).bind(functions(&target.name).to_vec());
-    for row in found.fetch_all(&mut *conn).await? {
-        objects.insert(format!("function {}", row.try_get::<&str, _>(0)?), row.try_get(1)?);
-    }
     set_search_path(conn, &home.search_path).await?;
+    let functions = functions(conn, &home, &target.name).await?;
+    let functions = functions.into_iter();
+    objects
+        .extend(functions.map(|function| (format!("function {}", function.signature), function.definition)));
     Ok(Found { objects, complaints })
 }
 

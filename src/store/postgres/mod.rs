@@ -203,6 +203,10 @@ impl Store for Postgres {
         batch: Batch<'_>,
     ) -> Result<Committed, StoreError> {
         let mut tx = self.begin_batch().await?;
+        if batch.checkpoint.done || batch.checkpoint.cursor.is_none() {
+            // No later batch of this worker's would miss it.
+            query("SET LOCAL synchronous_commit = on".to_owned()).execute(&mut *tx).await?;
+        }
         let committed = swap::commit(&mut tx, target, lease, batch).await?;
         if matches!(committed, Committed::Done(_)) {
             tx.commit().await?;

@@ -123,9 +123,11 @@ impl Survey for Postgres {
         );
         let row_bytes = query(sql).fetch_one(&mut *tx).await?.try_get(0)?;
         let sql = "SELECT c.relname::text, pg_relation_size(c.oid) / current_setting('block_size')::bigint, \
-                   EXISTS (SELECT FROM pg_attribute a JOIN pg_depend d ON d.refobjid = a.attrelid AND d.refobjsubid = a.attnum \
-                           AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_class'::regclass \
-                           WHERE d.objid = i.indexrelid AND a.attrelid = i.indrelid AND a.attname = ANY ($2)) \
+                   EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = i.indrelid AND a.attname = ANY ($2) \
+                           AND (a.attnum = ANY (i.indkey) OR EXISTS \
+                           (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid \
+                            AND d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid \
+                            AND d.refobjsubid = a.attnum))) \
                    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1::oid ORDER BY 1";
         let own = target.columns.iter().map(|column| column.name.clone()).collect::<Vec<_>>();
         let rows = query(sql.to_owned()).bind(target.oid).bind(own).fetch_all(&mut *tx).await?;

@@ -77,7 +77,7 @@ pub(super) async fn commit(
     correction.count_for(lease.sweep);
     if correction != Tally::default() {
         let correction = Checkpoint { cursor: None, done: false, tally: correction };
-        control::checkpoint(conn, lease, &correction).await?;
+        control::checkpoint(conn, &lease.moved_to(batch.checkpoint.cursor), &correction).await?;
     }
     Ok(Committed::Done(unsettled))
 }

@@ -146,9 +146,11 @@ async fn columns(
     findings: &mut Vec<Finding>,
 ) -> Result<Option<Vec<Column>>, StoreError> {
     let sql = "SELECT a.atttypid::regtype::text, a.atttypmod, a.attgenerated <> '', \
-               ARRAY(SELECT DISTINCT c.relname::text FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'i' \
-                     WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass \
-                     AND d.refobjid = a.attrelid AND d.refobjsubid = a.attnum ORDER BY 1) \
+               ARRAY(SELECT c.relname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid \
+                     WHERE i.indrelid = a.attrelid AND (a.attnum = ANY (i.indkey) OR EXISTS \
+                     (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid \
+                      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = a.attrelid \
+                      AND d.refobjsubid = a.attnum)) ORDER BY 1) \
                FROM pg_attribute a WHERE a.attrelid = $1::oid AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
     let mut columns = Vec::new();
     for column in &name.columns {

@@ -1,0 +1,133 @@
+//! The boundaries of a run: every point at which it asks the database or a KMS for something, by name, and a hook
+//! that is called at each.
+//!
+//! A process may die before or after any of these, and nothing is lost: that is what the list is for. A test walks
+//! it and dies at every one; a program that embeds this crate can trace or time a run with it.
+
+use std::{fmt, future::Future, sync::Arc};
+
+macro_rules! steps {
+    ($($(#[doc = $doc:literal])+ $step:ident => $name:literal,)+) => {
+        /// What a run, a verify or a retry of quarantined values is about to ask for, or has asked for.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Step {
+            $($(#[doc = $doc])+ $step,)+
+        }
+
+        impl Step {
+            /// Every step, in about the order in which a run first comes to it.
+            pub const ALL: &[Self] = &[$(Self::$step),+];
+
+            /// Its name, for logs.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$step => $name,)+
+                }
+            }
+        }
+    };
+}
+
+steps! {
+    /// The registry's data keys of the target are read.
+    ReadRegistry => "read-registry",
+    /// A registered data key is unwrapped by the KMS.
+    UnwrapDataKey => "unwrap-data-key",
+    /// A data key is made by the KMS, and unwrapped again from the bytes to be stored. It is not stored yet.
+    MakeDataKey => "make-data-key",
+    /// The target's fence is looked at, to see that it would let the run write.
+    ReadFence => "read-fence",
+    /// The target's open run is looked for.
+    FindRun => "find-run",
+    /// Values are sampled, and opened, before a run is created.
+    Sample => "sample",
+    /// The target is registered under its logical name.
+    Register => "register",
+    /// The table's rows are counted, and its keys cut into ranges.
+    Split => "split",
+    /// The run, its first shards and its new data key are stored, in one transaction.
+    CreateRun => "create-run",
+    /// The run's row is read.
+    ReadRun => "read-run",
+    /// A shard is claimed, and its fence number grows.
+    Claim => "claim",
+    /// The lease is renewed, where no batch has done it for 5 s.
+    Renew => "renew",
+    /// A page of rows is read.
+    ReadPage => "read-page",
+    /// A page's values are opened, sealed and opened again.
+    Reseal => "reseal",
+    /// A value's data key is unwrapped by the KMS; in a verify too.
+    UnwrapValueKey => "unwrap-value-key",
+    /// A data key for one row, or one batch, of v2 values is made by the KMS and unwrapped again.
+    MakeValueKey => "make-value-key",
+    /// A value that is too large to be read is hashed by the database.
+    Fingerprint => "fingerprint",
+    /// A batch is committed with its checkpoint, in one transaction.
+    Commit => "commit",
+    /// Cells that somebody else changed first are committed, re-sealed from what they hold now.
+    SettleConflicts => "settle-conflicts",
+    /// The cursor passes over a row that stays locked.
+    DeferRow => "defer-row",
+    /// A shard is given back.
+    Release => "release",
+    /// A sweep's counters, or the run's, are read.
+    Tally => "tally",
+    /// The next sweep's shards are stored.
+    NextSweep => "next-sweep",
+    /// The quarantine records of earlier runs are removed, and those that are left counted.
+    CloseQuarantine => "close-quarantine",
+    /// The run's state changes.
+    MoveRun => "move-run",
+    /// Quarantine records are read, to try their values again.
+    ReadQuarantine => "read-quarantine",
+    /// A quarantined row is read again.
+    ReadRow => "read-row",
+    /// A quarantined value that opens now is replaced and its record removed, in one transaction.
+    SettleQuarantined => "settle-quarantined",
+    /// The snapshot of a verify is read.
+    Snapshot => "snapshot",
+}
+
+/// Before a step or after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Moment {
+    /// Nothing has been asked for yet.
+    Before,
+    /// The answer is here, a refusal too.
+    After,
+}
+
+/// Called before and after every [`Step`]; [`Hook::default`] calls nothing.
+///
+/// It is called on the task that takes the step, which waits for it. A step that is cut off, because another part of
+/// the run has ended, has a before and no after. Trying again while the database is in trouble belongs to the step.
+#[derive(Clone, Default)]
+pub struct Hook(Option<Arc<dyn Fn(Step, Moment) + Send + Sync>>);
+
+impl Hook {
+    /// Calls `observe`.
+    pub fn new(observe: impl Fn(Step, Moment) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(observe)))
+    }
+
+    /// Takes a step.
+    pub(super) async fn at<T>(&self, step: Step, taken: impl Future<Output = T>) -> T {
+        self.call(step, Moment::Before);
+        let answer = taken.await;
+        self.call(step, Moment::After);
+        answer
+    }
+
+    fn call(&self, step: Step, moment: Moment) {
+        if let Some(observe) = &self.0 {
+            observe(step, moment);
+        }
+    }
+}
+
+impl fmt::Debug for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Hook(set)" } else { "Hook(none)" })
+    }
+}
