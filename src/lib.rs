@@ -9,6 +9,7 @@
 //!   and sealing one with proof.
 //! - [`audit`]: checks the hash-chained log of every change of state.
 //! - [`rekey`]: a run over a whole table, its verification, and what `plan` counts (`docs/protocol.md`).
+//! - [`time`]: times as they are shown.
 //!
 //! A service that reads and writes single values needs [`envelope`] and [`keyring`] only. Sealing a tenant's URL so that
 //! it opens in its own cell and nowhere else:
@@ -42,3 +43,4 @@ pub mod keyring;
 pub mod rekey;
 pub mod secret;
 pub mod store;
+pub mod time;

@@ -10,6 +10,7 @@ mod cli;
 mod control;
 mod drill;
 mod fence;
+mod finish;
 mod formats;
 mod key_text;
 mod kms;

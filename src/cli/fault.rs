@@ -120,6 +120,7 @@ impl From<StoreError> for Fault {
                 Self::failed(format!("the database: {what}")).hint("check that it is up, and try again")
             }
             StoreError::NotMigrated => Self::refused(what).hint("reseal init"),
+            StoreError::Retired { .. } => Self::refused(what).hint("name another key: reseal keys list"),
             StoreError::OtherTarget { .. } => Self::refused(what)
                 .hint("name the table and columns it was registered with, or another --logical-name"),
             StoreError::Undone { .. } => {

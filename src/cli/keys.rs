@@ -15,9 +15,10 @@ use reseal::{
         kms::{Kms, Material},
         spec::KeySpec,
     },
+    rekey::{self, KeyUse},
     store::{DataKeyState, WrappedDataKey},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Answer, Call, Exit, Fault, args, audit, connect, meant, stdio};
 
@@ -27,7 +28,8 @@ mod rewrap;
 pub(super) use rewrap::rewrap;
 
 pub(super) fn command() -> Command {
-    let list = Command::new("list").about("List the data keys, of every target");
+    let list = Command::new("list")
+        .about("List the data keys of every target, and every other key that runs were from or to");
     let list = args::with_settings(list, &[args::DATABASE, &["old", "new"], args::OUTPUT]).after_help(
         "A KMS key named by --old or --new is asked whether its newest backing key wraps each.\n\n\
              Example:\n  reseal keys list --new aws-kms:alias/tenants",
@@ -82,8 +84,41 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Fault> {
     if keys.is_empty() {
         human = "There are no data keys.\n".to_owned();
     }
+    let others = rekey::key_uses(store.as_ref()).await?;
+    let (data_keys, others) =
+        others.into_iter().partition::<Vec<_>, _>(|key| key.key.starts_with("data-key:"));
+    for key in &others {
+        let ended = [("retired", key.retired_ms), ("destroyed", key.destroyed_ms)];
+        let ended =
+            ended.into_iter().filter_map(|(what, ms)| Some(format!(", {what} on {}", stdio::time(ms?))));
+        human += &format!(
+            "{} of {}: {}{}\n",
+            key.key,
+            key.targets.join(", "),
+            key.state.as_str(),
+            ended.collect::<String>()
+        );
+    }
+    let retirements = store.retirements().await?;
+    let certificate = |key: &str| {
+        let retirement = retirements.iter().find(|retirement| retirement.key == key)?;
+        serde_json::from_str::<Value>(&retirement.certificate).ok()
+    };
+    let retired = |key: &KeyUse| {
+        json!({
+            "key": key.key,
+            "targets": key.targets,
+            "state": key.state.as_str(),
+            "retired": key.retired_ms.map(stdio::time),
+            "destroyed": key.destroyed_ms.map(stdio::time),
+            "certificate": certificate(&key.key),
+        })
+    };
+    let ended = data_keys.iter().filter(|key| key.retired_ms.is_some());
     let json = json!({
         "command": "keys list",
+        "other_keys": others.iter().map(retired).collect::<Vec<_>>(),
+        "retired_data_keys": ended.map(retired).collect::<Vec<_>>(),
         "keys": keys.iter().zip(&materials).map(|(key, material)| json!({
             "id": KeyId::from_bytes(key.key_id),
             "purpose": key.purpose,

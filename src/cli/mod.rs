@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 
 use clap::{ArgMatches, Command};
-use reseal::store::FenceMode;
+use reseal::store::{FenceMode, Target};
 
 mod answer;
 mod args;
@@ -16,6 +16,7 @@ mod completions;
 mod config;
 mod connect;
 mod control;
+mod destroy;
 mod drill;
 mod fault;
 mod fence;
@@ -25,11 +26,13 @@ mod keys;
 mod man;
 mod meant;
 mod metrics;
+mod next;
 mod open;
 mod plan;
 mod progress;
 mod quarantine;
 mod report;
+mod retire;
 mod run;
 mod seal;
 mod signals;
@@ -42,7 +45,7 @@ pub(crate) use answer::Exit;
 use answer::{Answer, Output};
 use fault::Fault;
 
-use crate::config::Settings;
+use crate::config::{Settings, quote};
 
 /// What was typed, as clap understands it.
 pub(crate) struct Typed(ArgMatches);
@@ -66,6 +69,26 @@ impl Call {
         let repeats = |name: &str| !["rows-limit", "output"].contains(&name) && args::takes(command, name);
         format!("reseal {command}{}", self.settings.flags(repeats))
     }
+
+    /// The line that gives `command` the same database, and this other table.
+    fn again_for(&self, command: &str, target: &Target) -> String {
+        let repeats = |name: &str| {
+            [args::DATABASE, args::READING].concat().contains(&name) && args::takes(command, name)
+        };
+        let mut line = format!("reseal {command}{}", self.settings.flags(repeats));
+        let mut add = |name: &str, value: &str| {
+            if args::takes(command, name) {
+                line += &format!(" --{name} {}", quote(value));
+            }
+        };
+        add("table", &format!("{}.{}", target.schema, target.table));
+        if target.name != target.table {
+            add("logical-name", &target.name);
+        }
+        add("key-column", &target.key_column);
+        target.columns.iter().for_each(|column| add("column", &column.name));
+        line
+    }
 }
 
 /// Every command, in the order of help.
@@ -82,6 +105,8 @@ fn commands() -> Command {
         set,
         verify::command(),
         fence::command(),
+        retire::command(),
+        destroy::command(),
         quarantine::command(),
         keys::command(),
         audit::command(),
@@ -139,6 +164,8 @@ pub(crate) fn done(call: &Call) -> Exit {
             "fence enforce" => fence::raise(call, FenceMode::Enforce).await,
             "fence off" => fence::off(call).await,
             "fence status" => fence::status(call).await,
+            "retire" => retire::run(call).await,
+            "destroy" => destroy::run(call).await,
             "quarantine list" => quarantine::list(call).await,
             "quarantine retry" => quarantine::retry(call).await,
             "keys list" => keys::list(call).await,

@@ -6,15 +6,23 @@ use clap::Command;
 use reseal::{
     envelope::Format,
     keyring::ClearText,
-    rekey::{self, DataKeyScope, Intent, KeyChoice, Outcome, Verified},
+    rekey::{self, DataKeyScope, Intent, KeyChoice, Outcome, Recorded, Verified},
 };
 use serde_json::json;
 
 use super::{
-    Answer, Call, Exit, Fault, args, connect, meant,
+    Answer, Call, Exit, Fault, args, audit, connect, meant, next,
     report::{self, Report},
-    stdio::{commas, shown},
+    stdio::{commas, shown, time},
 };
+
+/// Failures that are shown; all are counted.
+const SHOWN_FAILURES: usize = 20;
+
+const COVERED: &str =
+    "every row of one snapshot of this database, read without any index and with row security off";
+const NOT_COVERED: &str = "backups, replicas that lag, other databases, other tables and columns, and copies that \
+                           programs keep";
 
 pub(super) fn command() -> Command {
     let about = "Prove that every value opens under the new key, and no other";
@@ -28,7 +36,8 @@ pub(super) fn command() -> Command {
         args::OUTPUT,
     ];
     args::with_settings(Command::new("verify").about(about), &groups).after_help(
-        "Reads the whole table on one snapshot, changes no value, and exits 3 if a value fails.\n\n\
+        "Reads the whole table on one snapshot, without its indexes, and exits 3 if a value fails. What it found is put\n\
+         on record, for retire to rely on.\n\n\
          Example:\n  reseal verify --new aws-kms:alias/tenants",
     )
 }
@@ -74,10 +83,29 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         let hint = format!("try again; if it repeats, check the table's indexes: {}", call.again("verify"));
         return Err(Fault::failed(what).hint(hint).with(report.json()));
     }
-    let (exit, hints) = if verified.passed() {
-        (Exit::Done, Vec::new())
-    } else {
+    let store = job.store.as_ref();
+    let (exit, hints) = if !verified.passed() {
         (Exit::Attention, vec![call.again("quarantine list"), call.again("run")])
+    } else if let Some(standing) = rekey::standing(store, &job.target).await? {
+        (Exit::Done, next::hints(call, store, &standing).await?)
+    } else {
+        (Exit::Done, Vec::new())
+    };
+    let mut json = report.json();
+    json["covered"] = COVERED.into();
+    json["not_covered"] = NOT_COVERED.into();
+    json["recorded"] = match &verified.recorded {
+        Recorded::Yes(verification) => json!({
+            "number": verification.begun.verification,
+            "run": verification.begun.run_id,
+            "began": time(verification.begun.began_ms),
+            "fence": verification.begun.fence.map(|(rule, since_ms)| json!({
+                "takes": rule.to_string(),
+                "since": time(since_ms),
+            })),
+            "log_position": verification.begun.position,
+        }),
+        Recorded::NoRun | Recorded::NotAllowed => json!(null),
     };
     let mut human = human(&job, &verified, &report);
     if verified.passed() && job.keys.format == Format::V3 {
@@ -88,7 +116,11 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
             );
         }
     }
-    Ok(Answer::Report { exit, human, json: report.json(), hints })
+    let answer = Answer::Report { exit, human, json, hints };
+    match verified.recorded {
+        Recorded::Yes(_) => audit::with_head(store, answer).await,
+        Recorded::NoRun | Recorded::NotAllowed => Ok(answer),
+    }
 }
 
 fn human(job: &rekey::Job, verified: &Verified, report: &Report<'_>) -> String {
@@ -105,17 +137,30 @@ fn human(job: &rekey::Job, verified: &Verified, report: &Report<'_>) -> String {
         (verified.failed, "failed"),
         (verified.expected, "in all, by the count of rows in the same snapshot"),
     ]);
-    for failure in &verified.failures {
+    for failure in verified.failures.iter().take(SHOWN_FAILURES) {
         let row = shown(&failure.row);
         text += &format!("  failed: row {row}, column {}: {}\n", failure.column, failure.reason);
     }
-    let shown = i64::try_from(verified.failures.len()).unwrap_or(i64::MAX);
-    if verified.failed > shown {
-        text += &format!("  and {} more\n", commas(verified.failed - shown));
+    let unshown = verified.failed - i64::try_from(SHOWN_FAILURES).unwrap_or(i64::MAX);
+    if unshown > 0 {
+        text += &format!("  and {} more\n", commas(unshown));
     }
     text += &report.pace();
-    text += &format!("Covered: {columns} of {table}, every row of one snapshot of this database.\n");
-    text += "Not covered: backups, replicas that lag, other databases, other tables and columns, and copies \
-             that programs keep.\n";
+    text += &format!("Covered: {columns} of {table}, {COVERED}.\nNot covered: {NOT_COVERED}.\n");
+    text += &match &verified.recorded {
+        Recorded::Yes(verification) => {
+            let behind = match verification.begun.fence {
+                Some((rule, since_ms)) => {
+                    format!("behind a fence that takes only {rule}, since {}", time(since_ms))
+                }
+                None => "without an enforced fence".to_owned(),
+            };
+            format!("On record: verify {}, {behind}.\n", verification.begun.verification)
+        }
+        Recorded::NoRun => "Not on record: no run of these very columns is over.\n".to_owned(),
+        Recorded::NotAllowed => {
+            "Not on record: this role may not write reseal's own tables, and retire asks for it.\n".to_owned()
+        }
+    };
     text
 }

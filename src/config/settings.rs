@@ -107,6 +107,8 @@ pub(crate) const SETTINGS: &[Definition] =
             "Edit on the way: put this shared URL's password into its tenants' URLs; env:NAME or file:PATH",
         ),
         one("rewrite-old-url", "SOURCE", "The shared URL as it was: env:NAME or file:PATH"),
+        one("soak", "TIME", "How long a retired key is kept before it is destroyed: 35d, 12h, 30m, 0s")
+            .default(&["35d"]),
         one("output", "FORM", "How to answer").choices(&["human", "json"]).default(&["human"]),
     ];
 

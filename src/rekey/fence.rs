@@ -136,7 +136,7 @@ pub(super) fn require_passable(job: &Job, fence: Option<Fence>) -> Result<(), Re
 }
 
 /// Whether the fence lets a run with these keys write.
-fn admits(rule: FenceRule, keys: &RunKeys) -> bool {
+pub(super) fn admits(rule: FenceRule, keys: &RunKeys) -> bool {
     match rule {
         FenceRule::Wrapped => keys.format == Format::V2,
         FenceRule::Bound(key_id) => keys.new == format!("data-key:{key_id}"),

@@ -31,6 +31,7 @@ mod prepare;
 mod progress;
 mod quarantine;
 mod resealer;
+mod retire;
 mod retry;
 mod rewrap;
 mod staged;
@@ -50,11 +51,15 @@ pub use metrics::Metrics;
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
+pub use retire::{
+    Destroyed, KeyUse, Next, Obstacle, OldKey, Remedy, RetireError, Retired, Standing, destroy, key_uses,
+    next_step, retire, standing,
+};
 pub use rewrap::{Rewrapped, rewrap_data_keys};
 pub use staged::{StagePass, Swapped, drop_staged, stage, swap_staged};
 pub use steps::{Hook, Moment, Step};
 pub use url_password::{UrlPassword, UrlPasswordError};
-pub use verify::{Failure, Verified, verify};
+pub use verify::{Recorded, Verified, verify};
 pub use waiting::Waiting;
 
 /// Workers in one process, at most.

@@ -13,6 +13,7 @@ use crate::{
     },
     secret::DataKey,
     store::{DataKeyState, Store, Target, WrappedDataKey},
+    time::rfc3339,
 };
 
 /// The keys that an operator chose.
@@ -72,6 +73,9 @@ pub async fn prepare(
     }
     old.sort();
     old.dedup();
+    if intent != Intent::Verify {
+        require_living(store.as_ref(), &new.name(), &old).await?;
+    }
     let columns = target.columns.iter().map(|column| column.name.clone());
     let mut opener = Opener::new(target.name.clone(), columns);
     opener.set_clear_text(choice.clear_text);
@@ -115,6 +119,21 @@ pub async fn prepare(
     Ok(Job { store, target, keys, opener, sealer, new_data_key: registry.new, options })
 }
 
+/// Refuses a key that was retired.
+async fn require_living(store: &dyn Store, new: &str, old: &[String]) -> Result<(), RekeyError> {
+    let retired = if store.is_migrated().await? { store.retirements().await? } else { Vec::new() };
+    let Some(key) = retired.iter().find(|retired| retired.key == new || old.contains(&retired.key)) else {
+        return Ok(());
+    };
+    Err(RekeyError::Refused {
+        what: format!("{} was retired on {}", key.key, rfc3339(key.retired_ms)),
+        hint: match key.key == new {
+            true => "nothing may be sealed under it any more: name another key as --new".to_owned(),
+            false => "no value is under it any more: leave it out of --old".to_owned(),
+        },
+    })
+}
+
 pub(super) fn mismatch(format: Format) -> RekeyError {
     let hint = match format {
         Format::V1 => "--format v1 takes --new static:env:NAME or static:file:PATH",
@@ -128,14 +147,14 @@ pub(super) fn mismatch(format: Format) -> RekeyError {
 }
 
 /// A key that was named, loaded.
-enum Named {
+pub(super) enum Named {
     Static(Arc<StaticCipher>),
     Kms(Arc<dyn Kms>),
     Data(KeyId),
 }
 
 impl Named {
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         match self {
             Self::Static(cipher) => format!("static:{}", cipher.id()),
             Self::Kms(kms) => kms.key_name().to_owned(),
@@ -146,7 +165,7 @@ impl Named {
 
 /// The keys that were named, each loaded once.
 #[derive(Default)]
-struct Ring {
+pub(super) struct Ring {
     statics: Vec<Arc<StaticCipher>>,
     kms: Vec<Arc<dyn Kms>>,
     connected: Vec<(KmsSpec, Arc<dyn Kms>)>,
@@ -154,7 +173,7 @@ struct Ring {
 }
 
 impl Ring {
-    async fn add(&mut self, spec: &KeySpec) -> Result<Named, RekeyError> {
+    pub(super) async fn add(&mut self, spec: &KeySpec) -> Result<Named, RekeyError> {
         match spec {
             KeySpec::Static(source) => {
                 let key = static_key::load(source).map_err(|error| refused(spec, &error))?.key;

@@ -10,22 +10,14 @@ use crate::{
     envelope::Shape,
     keyring::{Attempt, Opener, Reason},
     secret::Plaintext,
-    store::Page,
+    store::{Begun, Failure, Page, StoreError, Verification},
 };
 
-/// Failures kept to be shown; all are counted.
-const SHOWN_FAILURES: usize = 20;
+/// Failures kept by name; all are counted.
+const KEPT_FAILURES: usize = 1000;
 
-/// A cell that did not pass.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Failure {
-    /// The row's key.
-    pub row: String,
-    /// The column.
-    pub column: String,
-    /// What is wrong with it: a reason as in quarantine, `not-current`, or `not-edited`.
-    pub reason: String,
-}
+/// SQLSTATE `insufficient_privilege`.
+const NOT_ALLOWED: &str = "42501";
 
 /// What a verify found.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +34,20 @@ pub struct Verified {
     pub rows: i64,
     /// The first failures.
     pub failures: Vec<Failure>,
+    /// Whether it is on record, for `retire` to rely on.
+    pub recorded: Recorded,
+}
+
+/// Whether a verify is on record.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Recorded {
+    /// It is.
+    Yes(Box<Verification>),
+    /// No run of these very columns is over: there is nothing that it would prove.
+    #[default]
+    NoRun,
+    /// This role may not write reseal's own tables.
+    NotAllowed,
 }
 
 impl Verified {
@@ -59,12 +65,44 @@ impl Verified {
 /// Opens every value of the table under the key that `job` seals with.
 ///
 /// `job.opener` must hold that key alone, unwrapped afresh: with any other key in it, a value that merely opens could
-/// pass. One snapshot, read without any index; nothing is written. Of a rewrite, a value passes only if the edit would
-/// change nothing more.
+/// pass. One snapshot, read without any index. That it began is written before it, which brings every commit before it
+/// to the disk, and what it found after it; the reading itself writes nothing. Of a rewrite, a value
+/// passes only if the edit would change nothing more.
 ///
 /// # Errors
 /// Trouble with the database or the KMS. A value that does not pass is no error: it is counted and named.
 pub async fn verify(job: &Arc<Job>) -> Result<Verified, RekeyError> {
+    let begun = match job.store.begin_verification(&job.target).await {
+        Err(error) if error.code() == Some(NOT_ALLOWED) => Err(Recorded::NotAllowed),
+        begun => begun?.ok_or(Recorded::NoRun),
+    };
+    let mut verified = read(job).await?;
+    verified.recorded = match begun {
+        Ok(begun) => record(job, &verified, begun).await?,
+        Err(why) => why,
+    };
+    Ok(verified)
+}
+
+async fn record(job: &Job, verified: &Verified, begun: Begun) -> Result<Recorded, StoreError> {
+    let verification = Verification {
+        begun,
+        target: job.target.name.clone(),
+        format: job.keys.format.to_string(),
+        new_key: job.keys.new.clone(),
+        rows: verified.rows,
+        opened: verified.opened,
+        empty: verified.empty,
+        failed: verified.failed,
+        cells: verified.expected,
+        failures: verified.failures.clone(),
+        ended_ms: 0,
+    };
+    job.store.end_verification(&verification).await?;
+    Ok(Recorded::Yes(Box::new(verification)))
+}
+
+async fn read(job: &Arc<Job>) -> Result<Verified, RekeyError> {
     let (sender, mut pages) = mpsc::channel(2);
     let reader = tokio::spawn({
         let job = Arc::clone(job);
@@ -169,7 +207,7 @@ impl Verified {
 
     fn fail(&mut self, job: &Job, page: &Page, row: usize, column: usize, reason: &str) {
         self.failed += 1;
-        if self.failures.len() < SHOWN_FAILURES {
+        if self.failures.len() < KEPT_FAILURES {
             self.failures.push(Failure {
                 row: page.keys[row].to_string(),
                 column: job.target.columns[column].name.clone(),

@@ -28,6 +28,12 @@ pub enum StoreError {
         /// The logical name.
         name: String,
     },
+    /// A key of the run was retired.
+    #[error("{key} was retired")]
+    Retired {
+        /// The key's name.
+        key: String,
+    },
     /// After our update the cell holds the old value again: a trigger or rule of the table undoes the re-key.
     #[error("the table undoes the update: row {row}, column {column} kept its old value")]
     Undone {

@@ -18,6 +18,7 @@ mod run;
 mod schema;
 pub mod sqlite;
 mod staged;
+mod standby;
 mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
@@ -26,11 +27,13 @@ pub use control::{
     fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
+    retirements::{NewRetirement, Retirement, RetirementState, Retirements},
     rewraps::Rewraps,
     runs::Runs,
     shards::Shards,
     stagings::{Staging, Stagings},
     steering::Steering,
+    verifications::{Begun, Failure, Verification, Verifications},
 };
 pub use error::StoreError;
 pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
@@ -41,6 +44,7 @@ pub use run::{
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
 pub use staged::{Staged, StagedSwap};
+pub use standby::Standby;
 pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
@@ -64,6 +68,8 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 #[async_trait]
 pub trait Store:
     Registry
+    + Verifications
+    + Retirements
     + Rewraps
     + Runs
     + Shards
@@ -131,6 +137,13 @@ pub trait Store:
         limits: PageLimits,
         pages: PageSender,
     ) -> Result<u64, StoreError>;
+
+    /// How many rows hold a value that begins with `prefix`, as one snapshot sees it, without any index.
+    async fn count_beginning(&self, target: &Target, prefix: &[u8]) -> Result<u64, StoreError>;
+
+    /// The standbys and the slots of standbys that are known, and whether each has on its disk what was on ours at
+    /// `position` ([`Begun::position`]). SQLite: none.
+    async fn standbys(&self, position: &str) -> Result<Vec<Standby>, StoreError>;
 
     /// SHA-256 of one stored value, however large; `None` when the row or the value is gone.
     async fn fingerprint(

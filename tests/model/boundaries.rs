@@ -18,6 +18,7 @@ fn step_of(boundary: Boundary) -> Option<&'static str> {
         Boundary::DeferRow => Some("PassOverLocked"),
         Boundary::Tally => Some("JudgeSweep"),
         Boundary::NextSweep | Boundary::MoveRun => Some("EndSweep"),
+        Boundary::RaiseFence => Some("FenceEnforce"),
         Boundary::Snapshot => Some("VerifySnapshot"),
         // Before there is a run. Its data key is stored by CreateRun.
         Boundary::ReadRegistry
@@ -57,7 +58,6 @@ fn every_step_of_the_engine_is_one_of_the_models() {
         of_others,
         [
             "Crash",
-            "FenceEnforce",
             "FenceOff",
             "LeaseRunsOut",
             "NewKeyWrites",

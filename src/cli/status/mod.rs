@@ -2,8 +2,8 @@
 
 use clap::{Arg, ArgAction, Command};
 use reseal::{
-    rekey::RunKeys,
-    store::{RunRow, RunState},
+    rekey,
+    store::{RunState, Store},
 };
 use serde_json::json;
 
@@ -12,7 +12,7 @@ mod screen;
 mod watch;
 
 use self::look::Look;
-use super::{Answer, Call, Exit, Fault, args, connect, fence, meant};
+use super::{Answer, Call, Exit, Fault, args, connect, fence, meant, next};
 
 pub(super) fn command() -> Command {
     let about = "Say where the latest run stands, and what to type next";
@@ -47,26 +47,22 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
             hints: vec![call.again(next)],
         });
     };
-    Ok(Answer::Report {
-        exit: Exit::Done,
-        human: screen::in_words(&look),
-        json: screen::document(&look),
-        hints: next(call, &look.run, &look.keys, look.held()),
-    })
+    let hints = to_type(call, store.as_ref(), &look).await?;
+    let (human, json) = (screen::in_words(&look), screen::document(&look));
+    Ok(Answer::Report { exit: Exit::Done, human, json, hints })
 }
 
-/// What to type next. A run knows its keys by their ids, not where the operator keeps them.
-fn next(call: &Call, run: &RunRow, keys: &RunKeys, held: i64) -> Vec<String> {
-    let again = |command: &str| format!("{} --format {} --new KEY", call.again(command), keys.format);
-    match run.state {
-        RunState::Paused => vec![call.again("resume")],
-        RunState::Running => {
-            vec![format!("to go on, with the keys above: {} --old KEY", again("run"))]
-        }
-        RunState::Chased | RunState::Failed => {
-            vec![format!("once the cause is mended, with the keys above: {} --old KEY", again("run"))]
-        }
-        RunState::Complete | RunState::Quarantined if held > 0 => vec![call.again("quarantine list")],
-        RunState::Complete | RunState::Quarantined => vec![again("verify")],
+/// What to type next.
+async fn to_type(call: &Call, store: &dyn Store, look: &Look) -> Result<Vec<String>, Fault> {
+    if look.run.state == RunState::Paused {
+        return Ok(vec![call.again("resume")]);
+    }
+    let targets = store.targets().await?;
+    let Some(target) = targets.iter().find(|target| target.name == look.run.target) else {
+        return Ok(Vec::new());
+    };
+    match rekey::standing(store, target).await? {
+        Some(standing) => next::hints(call, store, &standing).await,
+        None => Ok(Vec::new()),
     }
 }

@@ -12,11 +12,13 @@ pub(super) mod audit;
 pub(super) mod fences;
 pub(super) mod quarantine;
 pub(super) mod registry;
+pub(super) mod retirements;
 pub(super) mod rewraps;
 pub(super) mod runs;
 pub(super) mod shards;
 pub(super) mod stagings;
 pub(super) mod steering;
+pub(super) mod verifications;
 
 /// What the other files' macros need in scope, for the store type `$store` of sqlx's `$database`.
 macro_rules! prelude {
@@ -28,11 +30,11 @@ macro_rules! prelude {
 
         use super::$store;
         use $crate::store::{
-            AuditEvent, AuditHead, AuditLog, AuditRecord, Blocker, Checkpoint, Claim, DataKeyState, Fence,
-            FenceMode, FenceRule, Fences, Heartbeat, KeyKind, KeyRange, Lease, NewRun, Orders, Paused,
-            Process, Quarantine, Quarantined, Registry, Rewraps, RowKey, RowRate, RunRow, RunState, Runs,
-            Setting, ShardCount, Shards, Staging, Stagings, StaleWrites, Steering, StoreError, Tally, Target,
-            WrappedDataKey,
+            AuditEvent, AuditHead, AuditLog, AuditRecord, Begun, Blocker, Checkpoint, Claim, DataKeyState,
+            Fence, FenceMode, FenceRule, Fences, Heartbeat, KeyKind, KeyRange, Lease, NewRetirement, NewRun,
+            Orders, Paused, Process, Quarantine, Quarantined, Registry, Retirement, Retirements, Rewraps,
+            RowKey, RowRate, RunRow, RunState, Runs, Setting, ShardCount, Shards, Staging, Stagings,
+            StaleWrites, Steering, StoreError, Tally, Target, Verification, Verifications, WrappedDataKey,
         };
 
         type Db = sqlx::$database;

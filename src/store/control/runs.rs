@@ -175,8 +175,9 @@ macro_rules! runs {
                 add_data_key(conn, key).await?;
             }
             let keys = serde_json::from_str::<serde_json::Value>(&run.keys).unwrap_or_default();
-            let detail = serde_json::json!({"target": run.target, "keys": keys, "rows": run.row_count});
+            let detail = serde_json::json!({"target": run.target, "keys": &keys, "rows": run.row_count});
             audit(conn, &AuditEvent { action: "run-opened", subject: &run.run_id, detail }).await?;
+            refuse_retired(conn, &keys).await?;
             Ok(())
         }
 

@@ -58,6 +58,8 @@ control::quarantine::quarantine!(Postgres);
 control::stagings::stagings!(Postgres);
 control::audit::audit!(Postgres);
 control::fences::fences!(Postgres);
+control::verifications::verifications!(Postgres);
+control::retirements::retirements!(Postgres);
 
 /// One appends at a time: who comes second reads the head that the first left.
 async fn lock_audit(conn: &mut Connection) -> Result<(), StoreError> {

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sqlx::{PgPool, PgTransaction, postgres::PgPoolOptions};
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store,
-    StoreError, Target, TargetName,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Standby,
+    Store, StoreError, Target, TargetName,
 };
 
 mod connect;
@@ -20,6 +20,7 @@ mod inspect;
 mod migrate;
 mod pressure;
 mod staged;
+mod standby;
 mod survey;
 mod swap;
 mod table;
@@ -180,6 +181,16 @@ impl Store for Postgres {
         let count = table::count(&mut tx, target).await?;
         table::scan(&mut tx, target, limits, pages).await?;
         Ok(count)
+    }
+
+    async fn count_beginning(&self, target: &Target, prefix: &[u8]) -> Result<u64, StoreError> {
+        let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
+        table::count_beginning(&mut tx, target, prefix).await
+    }
+
+    async fn standbys(&self, position: &str) -> Result<Vec<Standby>, StoreError> {
+        let mut tx = self.begin_read().await?;
+        standby::standbys(&mut tx, position).await
     }
 
     async fn fingerprint(

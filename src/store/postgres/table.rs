@@ -98,6 +98,30 @@ fn begins_otherwise(target: &Target, prefix: &[u8]) -> String {
     format!("({})", conditions.collect::<Vec<_>>().join(" OR "))
 }
 
+/// Rows that hold a value which begins with `prefix`.
+pub(super) async fn count_beginning(
+    conn: &mut PgConnection,
+    target: &Target,
+    prefix: &[u8],
+) -> Result<u64, StoreError> {
+    let conditions = target.columns.iter().map(|column| {
+        let (name, prefix) = (quote(&column.name), column.encoding.encode_prefix(prefix));
+        match column.encoding {
+            Encoding::Bytes => {
+                format!("substring({name} FROM 1 FOR {}) = '\\x{}'", prefix.len(), hex::encode(prefix))
+            }
+            Encoding::Base64 => {
+                let text = String::from_utf8_lossy(&prefix);
+                format!("left({name}, {}) = '{text}' COLLATE \"C\"", prefix.len())
+            }
+        }
+    });
+    let conditions = conditions.collect::<Vec<_>>().join(" OR ");
+    let sql = format!("SELECT count(*) FROM {} WHERE {conditions}", table_name(target));
+    let row = query(sql).fetch_one(conn).await?;
+    Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
+}
+
 /// The rows with these keys, in no particular order.
 pub(super) async fn read_rows(
     conn: &mut PgConnection,

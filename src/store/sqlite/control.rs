@@ -43,6 +43,8 @@ control::quarantine::quarantine!(Sqlite);
 control::stagings::stagings!(Sqlite);
 control::audit::audit!(Sqlite);
 control::fences::fences!(Sqlite);
+control::verifications::verifications!(Sqlite);
+control::retirements::retirements!(Sqlite);
 
 /// The transaction holds the file's only write lock already.
 async fn lock_audit(_: &mut Connection) -> Result<(), StoreError> {

@@ -17,6 +17,7 @@ fn migrator() -> Migrator {
         (2, "audit", include_str!("../../../migrations/sqlite/0002_audit.sql")),
         (3, "fence", include_str!("../../../migrations/sqlite/0003_fence.sql")),
         (4, "control", include_str!("../../../migrations/sqlite/0004_control.sql")),
+        (5, "retire", include_str!("../../../migrations/sqlite/0005_retire.sql")),
         (6, "staged", include_str!("../../../migrations/sqlite/0006_staged.sql")),
     ];
     let migrations = migrations

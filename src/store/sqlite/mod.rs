@@ -17,8 +17,8 @@ use sqlx::{
 };
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store,
-    StoreError, Target, TargetName,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Standby,
+    Store, StoreError, Target, TargetName,
 };
 
 mod control;
@@ -27,6 +27,7 @@ mod inspect;
 mod migrate;
 mod pack;
 mod staged;
+mod standby;
 mod survey;
 mod swap;
 mod table;
@@ -199,6 +200,15 @@ impl Store for Sqlite {
         let count = table::count(&mut tx, target, table::Through::Table).await?;
         table::scan(&mut tx, target, limits, pages).await?;
         Ok(count)
+    }
+
+    async fn count_beginning(&self, target: &Target, prefix: &[u8]) -> Result<u64, StoreError> {
+        let mut tx = self.begin_read().await?;
+        table::count_beginning(&mut tx, target, prefix).await
+    }
+
+    async fn standbys(&self, _: &str) -> Result<Vec<Standby>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn fingerprint(

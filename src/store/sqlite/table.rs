@@ -77,6 +77,22 @@ fn begins_otherwise(target: &Target, prefix: &[u8]) -> String {
     format!("({})", conditions.collect::<Vec<_>>().join(" OR "))
 }
 
+/// Rows that hold a value which begins with `prefix`.
+pub(super) async fn count_beginning(
+    conn: &mut SqliteConnection,
+    target: &Target,
+    prefix: &[u8],
+) -> Result<u64, StoreError> {
+    let conditions = target.columns.iter().map(|column| {
+        let (name, prefix) = (quote(&column.name), column.encoding.encode_prefix(prefix));
+        let (length, prefix) = (prefix.len(), hex::encode(prefix));
+        format!("substr(CAST(t.{name} AS BLOB), 1, {length}) = x'{prefix}'")
+    });
+    let (source, conditions) = (Through::Table.source(target), conditions.collect::<Vec<_>>().join(" OR "));
+    let row = query(format!("SELECT count(*) FROM {source} WHERE {conditions}")).fetch_one(conn).await?;
+    Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
+}
+
 /// The rows with these keys, in no particular order.
 pub(super) async fn read_rows(
     conn: &mut SqliteConnection,

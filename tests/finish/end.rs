@@ -1,0 +1,81 @@
+//! Destroying: too early, with a clock that was set back, with a value that shows the key.
+
+use super::{Road, old_key};
+
+async fn retired(name: &str) -> Road {
+    let road = Road::verified(name, "v3").await;
+    road.retire(&[]).exits(0);
+    road
+}
+
+#[tokio::test]
+async fn a_clock_that_was_set_back_measures_no_soak() {
+    let road = retired("finish_clock").await;
+    road.execute("UPDATE reseal_retirements SET retired_at = retired_at + interval '1 hour'").await;
+    let destroy = ["destroy", "static:env:OLD_KEY", "--soak", "0s", "--confirm", &old_key()];
+    let refused = road.operator.reseal(&destroy).exits(4);
+    assert!(refused.err.contains("the database's clock was set back"), "{}", refused.err);
+    road.execute("UPDATE reseal_retirements SET retired_at = clock_timestamp() - interval '2 days'").await;
+    // The retirement is old enough, but something was recorded later than it is now.
+    road.execute(
+        "ALTER TABLE reseal_audit DISABLE TRIGGER USER; \
+         UPDATE reseal_audit SET at_ms = at_ms + 3600000 WHERE seq = (SELECT max(seq) FROM reseal_audit); \
+         ALTER TABLE reseal_audit ENABLE TRIGGER USER",
+    )
+    .await;
+    let refused = road.operator.reseal(&destroy).exits(4);
+    assert!(refused.err.contains("the database's clock was set back"), "{}", refused.err);
+    assert_eq!(road.number("SELECT count(*) FROM reseal_retirements WHERE state = 'destroyed'").await, 0);
+}
+
+#[tokio::test]
+async fn a_value_under_the_key_forbids_it() {
+    let road = retired("finish_census").await;
+    road.execute("ALTER TABLE org_instances DISABLE TRIGGER USER").await;
+    road.stale_write().await.unwrap();
+    let destroy = ["destroy", "static:env:OLD_KEY", "--soak", "0s", "--confirm", &old_key()];
+    let refused = road.operator.reseal(&destroy).exits(4);
+    assert!(
+        refused.err.contains(&format!("1 values of org_instances are under {} again", old_key())),
+        "{}",
+        refused.err
+    );
+    road.execute("UPDATE org_instances SET database_url_encrypted = ''").await;
+    road.operator.reseal(&destroy).exits(0);
+}
+
+#[tokio::test]
+async fn a_value_that_shows_a_data_key_forbids_it() {
+    let road = Road::new("finish_header", 15, "v3").await;
+    road.sweep().exits(0);
+    let (id, value): (String, Vec<u8>) = sqlx::query_as(
+        "SELECT encode(key_id, 'hex'), (SELECT database_url_encrypted FROM org_instances \
+         WHERE octet_length(database_url_encrypted) > 0 LIMIT 1) FROM reseal_data_keys",
+    )
+    .fetch_one(&road.pool)
+    .await
+    .unwrap();
+    let key = format!("data-key:{id}");
+    road.type_with(&["run", "--new-data-key"]).exits(0);
+    road.type_with(&["fence", "enforce"]).exits(0);
+    road.type_with(&["verify"]).exits(0);
+    road.type_with(&["retire", &key]).exits(0);
+    road.execute("ALTER TABLE org_instances DISABLE TRIGGER USER").await;
+    sqlx::query("UPDATE org_instances SET redis_url_encrypted = $1 WHERE org_id = (SELECT min(org_id::text)::uuid FROM org_instances)")
+        .bind(value)
+        .execute(&road.pool)
+        .await
+        .unwrap();
+    let refused = road.operator.reseal(&["destroy", &key, "--soak", "0s", "--confirm", &id]).exits(4);
+    assert!(refused.err.contains("1 values of org_instances are under data-key:"), "{}", refused.err);
+    assert_eq!(road.number("SELECT count(*) FROM reseal_data_keys WHERE wrapped IS NULL").await, 0);
+}
+
+#[tokio::test]
+async fn a_soak_is_a_number_and_a_unit() {
+    let road = Road::new("finish_soak", 1, "v3").await;
+    for soak in ["35", "1.5d", "soon"] {
+        let refused = road.operator.reseal(&["destroy", "static:env:OLD_KEY", "--soak", soak]).exits(2);
+        assert!(refused.err.contains("a whole number and d, h, m or s"), "{}", refused.err);
+    }
+}
