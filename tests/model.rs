@@ -7,6 +7,7 @@
 //! renewed leases, `chased` runs and what a KMS does. That a sealed value opens to its plaintext is not the protocol's
 //! to prove; the engine checks it of every value.
 
+mod boundaries;
 mod engine;
 mod flaws;
 mod others;
@@ -232,10 +233,9 @@ fn every_flaw_is_noticed() {
 }
 
 #[test]
-fn what_the_model_could_do_without_breaks_nothing() {
-    for (flaw, instance) in flaws::SPARE {
-        let explored = Protocol { flaw: Some(flaw), ..instance }.explore();
-        println!("{flaw:?}: {} states", explored.states);
-        assert!(explored.broken.is_empty(), "{flaw:?}: {:#?}", explored.broken);
+fn the_last_sweep_under_the_fence_leaves_nothing_for_verify_to_find() {
+    for protocol in flaws::WITHOUT_VERIFY {
+        let explored = protocol.explore();
+        assert!(explored.broken.is_empty(), "{:#?}", explored.broken);
     }
 }

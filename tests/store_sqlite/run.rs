@@ -95,16 +95,15 @@ async fn workers_on_connections_of_their_own_and_a_busy_writer_lose_nothing() {
         let store = Sqlite::open(&fixture.path).await.unwrap();
         let limits = PageLimits { rows: 40, ..LIMITS };
         let mut conflicts = 0;
-        while let Claim::Leased(lease) = store.claim(&run, name, target.key_kind).await.unwrap() {
-            let mut after = None;
+        while let Claim::Leased(mut lease) = store.claim(&run, name, target.key_kind).await.unwrap() {
             loop {
-                let page =
-                    store.read_page(&target, &lease.range, after.as_ref(), None, limits).await.unwrap();
+                let after = lease.cursor.as_ref();
+                let page = store.read_page(&target, &lease.range, after, None, limits).await.unwrap();
                 let (unsettled, fenced) =
                     commit(&store, &target, &lease, &page, 0..page.keys.len()).await.unwrap();
                 assert!(!fenced && unsettled.iter().all(|cell| cell.now.as_deref() == Some(b"theirs")));
                 conflicts += unsettled.len();
-                after = page.keys.last().cloned();
+                *lease = lease.moved_to(page.keys.last());
                 if page.last {
                     break;
                 }

@@ -184,8 +184,33 @@ async fn a_value_of_a_mebibyte_is_swapped_and_one_above_the_limit_is_only_seen()
     let batch =
         Batch { keys: &page.keys, old: &page.cells, new: &new, rows: 0..2, quarantined: &[], checkpoint };
     let committed = fixture.store.commit(&target, &lease, batch).await.unwrap();
-    assert!(matches!(committed, Committed::Done(unsettled) if unsettled.is_empty()));
+    assert!(matches!(committed, Committed::Done { unsettled, .. } if unsettled.is_empty()));
     let after = fixture.page(&target).await;
     assert_eq!(after.cells.at(0, 0), Some(&value[..]));
     assert_eq!(fixture.ask("SELECT group_concat(length(b)) FROM t").await, "'1048577,3'");
+}
+
+#[tokio::test]
+async fn a_batch_that_was_lost_is_missed_by_the_next() {
+    for table in TABLES {
+        let fixture = Fixture::with_rows(table, 4).await;
+        let target = fixture.target().await;
+        let (run, lease) = fixture.lease(&target).await;
+        let page = fixture.page(&target).await;
+        let first = commit(&fixture.store, &target, &lease, &page, 0..2).await.unwrap();
+        assert!(!first.1, "{table}");
+        let after = lease.moved_to(Some(&page.keys[1]));
+
+        fixture.execute("UPDATE reseal_shards SET cursor_key = NULL").await;
+        let tally = fixture.store.tally(&run.run_id, None).await.unwrap();
+        let second = commit(&fixture.store, &target, &after, &page, 2..4).await.unwrap();
+        assert!(second.1, "{table}: the cursor is not where the first batch left it");
+        assert_eq!(fixture.store.tally(&run.run_id, None).await.unwrap(), tally);
+        let cells = fixture.page(&target).await.cells;
+        assert_eq!(cells.row(3).collect::<Vec<_>>(), page.cells.row(3).collect::<Vec<_>>(), "{table}");
+
+        commit(&fixture.store, &target, &lease, &page, 0..2).await.unwrap();
+        let second = commit(&fixture.store, &target, &after, &page, 2..4).await.unwrap();
+        assert!(second.0.is_empty() && !second.1, "{table}");
+    }
 }
