@@ -28,13 +28,6 @@ pub struct Between {
     pub most: f64,
 }
 
-impl Between {
-    /// Both ends changed alike.
-    fn map(self, change: impl Fn(f64) -> f64) -> Self {
-        Self { least: change(self.least), most: change(self.most) }
-    }
-}
-
 /// Calls of a KMS.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Calls {
@@ -114,16 +107,16 @@ impl Writing {
     ///   headers of the update and the row, some 9 of framing, and the row without its 23-byte header
     ///   (`access/xlogrecord.h`, `heapam_xlog.h`). Rows that leave their block at most add 60 for the lock that is logged
     ///   first and 75 for each index entry. The old row again where it is logged too.
-    /// - log, at most: with `full_page_writes` also 8192 for each block of heap and indexes that is written, once a
-    ///   checkpoint; an estimate of the checkpoints is left to the caller, by `blocks_a_checkpoint`.
+    /// - log, at most: with `full_page_writes` also 8192 for each block of heap and indexes that is written, once for the
+    ///   run and once more for each `checkpoint_timeout` that it lasts; but at most once for each row and index entry.
     /// - growth: from 0 to `(1 − in place) × r × (n + 24 i)`: later batches and vacuum use the room of dropped versions again.
     ///
     /// SQLite: the log is at least the new values and at most two pages a row, one in the log and one at the
     /// checkpoint; the file grows by what the values grow, twice over at most, when rows move to other pages.
-    pub(super) fn of(footprint: &Footprint, rows: i64, sample: &Sample) -> Self {
-        let r = float(rows);
+    pub(super) fn of(footprint: &Footprint, job: &Job, census: &Census, sample: &Sample) -> Self {
+        let r = float(census.rows_to_rekey);
         match footprint {
-            Footprint::Postgres(table) => Self::postgres(table, r, sample),
+            Footprint::Postgres(table) => Self::postgres(table, r, sample, work(job, census, sample)),
             Footprint::Sqlite { page_bytes } => {
                 let values = r * sample.new_bytes_a_row();
                 let grown = (r * sample.growth()).max(0.0);
@@ -136,7 +129,7 @@ impl Writing {
         }
     }
 
-    fn postgres(table: &PostgresFootprint, r: f64, sample: &Sample) -> Self {
+    fn postgres(table: &PostgresFootprint, r: f64, sample: &Sample, seconds: f64) -> Self {
         let b = (table.row_bytes + sample.growth()).max(24.0);
         let n = b + 4.0;
         let blocked = table.indexes.iter().any(|index| index.reads_values);
@@ -152,10 +145,13 @@ impl Writing {
             most: r * (record + moved.most * elsewhere),
         };
         if table.full_page_writes {
+            let images =
+                1.0 + ((seconds + log.most / BYTES_A_SECOND.0) / table.checkpoint_seconds.max(1.0)).floor();
             let index_blocks = table.indexes.iter().map(|index| index.blocks).sum::<i64>();
             // No more blocks are written than rows, and of the indexes none that no row moves to.
             log.most += 8192.0
-                * (float(table.heap_blocks).min(r) + float(index_blocks).min(r * moved.most * indexes));
+                * ((images * float(table.heap_blocks)).min(r)
+                    + (images * float(index_blocks)).min(r * moved.most * indexes));
         }
         Self { log, growth: Between { least: 0.0, most: moved.most * r * (n + 24.0 * indexes) }, in_place }
     }
@@ -178,19 +174,28 @@ impl Duration {
     /// At best the workers share reading and sealing evenly and the log is written at 100 MB a second; at worst one row
     /// follows another and the log is written at 10 MB a second. Never faster than the rate that rows are held to.
     pub(super) fn of(job: &Job, census: &Census, sample: &Sample, writing: &Writing) -> Self {
-        let (rows, to_rekey) = (float(census.rows), float(census.rows_to_rekey));
         let (reading, sealing) = sample.seconds_a_row();
-        let work = rows * reading + to_rekey * sealing;
+        let work = work(job, census, sample);
         let workers = float(i64::try_from(job.options.workers.max(1)).unwrap_or(i64::MAX));
         let (slow, fast) = BYTES_A_SECOND;
         let seconds = Between {
             least: work / workers + writing.log.least / fast,
             most: work + writing.log.most / slow,
         };
-        let held = job.options.max_rows_per_second.map_or(0.0, |rate| rows / f64::from(rate));
-        let seconds = seconds.map(|seconds| seconds.max(held));
+        let seconds = Between { least: seconds.least.max(held(job, census)), ..seconds };
         Self { seconds, reading_ms: reading * 1e3, sealing_ms: sealing * 1e3 }
     }
+}
+
+/// Seconds of reading and sealing, one row after another, at the rate that rows are held to.
+fn work(job: &Job, census: &Census, sample: &Sample) -> f64 {
+    let (reading, sealing) = sample.seconds_a_row();
+    (float(census.rows) * reading + float(census.rows_to_rekey) * sealing).max(held(job, census))
+}
+
+/// Seconds that the rows take at least, at the rate they are held to.
+fn held(job: &Job, census: &Census) -> f64 {
+    job.options.max_rows_per_second.map_or(0.0, |rate| float(census.rows) / f64::from(rate))
 }
 
 fn float(count: i64) -> f64 {

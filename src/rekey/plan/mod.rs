@@ -117,7 +117,7 @@ pub async fn plan(
     let sample = sample::take(&job).await?;
     let calls = Calls::of(&job, &census);
     let calls_made = job.opener.kms().iter().map(|kms| kms.calls()).sum();
-    let writing = Writing::of(&footprint, census.rows_to_rekey, &sample);
+    let writing = Writing::of(&footprint, &job, &census, &sample);
     let duration = Duration::of(&job, &census, &sample, &writing);
     findings.extend(of_the_choice(&job));
     findings.extend(of_the_values(&census, &repeats, &elsewhere));
