@@ -7,12 +7,14 @@
 mod database_url;
 mod layers;
 mod settings;
+mod source;
 
 pub(crate) use database_url::{DatabaseUrl, SQLITE};
 use layers::Origin;
 pub(crate) use layers::{Settings, Value, quote};
 use settings::Definition;
 pub(crate) use settings::{Kind, SETTINGS, definition};
+use source::secret_at;
 
 /// Why the settings can't be used: what is wrong, never the value, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -27,6 +27,9 @@ mod world;
 
 const ROWS: usize = 50_000;
 
+/// Half of them with an old key, half with the new one.
+const WRITERS: usize = 4;
+
 /// How long trouble lasts, unless the environment says otherwise.
 const SECONDS: u64 = 30;
 
@@ -45,7 +48,7 @@ struct Toll {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whatever_happens_every_cell_holds_what_was_last_written_to_it() {
-    let seed: u64 = from_environment("RESEAL_CHAOS_SEED").unwrap_or_else(rand::random);
+    let seed = from_environment("RESEAL_CHAOS_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let seconds: u64 = from_environment("RESEAL_CHAOS_SECONDS").unwrap_or(SECONDS);
     println!("RESEAL_CHAOS_SEED={seed}");
     let mut dice = StdRng::seed_from_u64(seed);
@@ -64,12 +67,10 @@ async fn whatever_happens_every_cell_holds_what_was_last_written_to_it() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     processes.push(site.run(2));
-    let writers = |writer: Writer, count: u64| {
-        (0..count)
-            .map(|number| tokio::spawn(Arc::clone(&world).write(writer, seed ^ (number + 1))))
-            .collect::<Vec<_>>()
-    };
-    let (old, new) = (writers(Writer::OldKey, 4), writers(Writer::NewKey, 3));
+    site.reseal(&["fence", "observe", "--format", "v3", "--new", &world.new_kms]).exits(0);
+    let writers = [Writer::OldKey, Writer::NewKey].into_iter().cycle().take(WRITERS).zip(seed..);
+    let writers: Vec<_> =
+        writers.map(|(key, seed)| tokio::spawn(Arc::clone(&world).write(key, seed))).collect();
 
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut crashed = Instant::now();
@@ -117,25 +118,26 @@ async fn whatever_happens_every_cell_holds_what_was_last_written_to_it() {
     }
     toll.faults -= proxy.clear();
 
-    // The road to the end, as docs/protocol.md has it.
-    world.stop(Writer::OldKey);
-    for writer in old {
-        writer.await.unwrap();
-    }
-    let deadline = Instant::now() + Duration::from_secs(180);
+    // The road to the end, while everybody writes on, those with an old key too.
+    let stale = world.number("SELECT count(*) FROM reseal_fence_events").await;
+    assert!(stale > 0, "the fence has seen who writes under an old key");
+    let new_key = ["--format", "v3", "--new", &world.new_kms];
+    site.reseal(&[&["fence", "enforce"], &new_key[..]].concat()).exits(0);
+    let deadline = Instant::now() + Duration::from_secs(600);
     while !processes.iter_mut().any(|process| matches!(process.ended(), Some(Ended::Complete))) {
         assert!(Instant::now() < deadline, "it does not end: {}", site.said());
         toll.resumes += site.start_again(&mut processes);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     drop(processes);
-    site.reseal(&site.finish()).exits(0);
-    site.reseal(&["verify", "--format", "v3", "--new", &world.new_kms]).exits(0);
+    site.reseal(&site.last_sweep()).exits(0);
+    site.reseal(&[&["verify"], &new_key[..]].concat()).exits(0);
     site.reseal(&["audit", "verify"]).exits(0);
-    world.stop(Writer::NewKey);
-    for writer in new {
+    world.is_over.store(true, Ordering::Relaxed);
+    for writer in writers {
         writer.await.unwrap();
     }
+    assert!(world.refused.load(Ordering::Relaxed) > 0, "the fence refused those who went on with an old key");
 
     assert_eq!(world.differences().await, [""; 0], "seed {seed}");
     assert_eq!(world.number("SELECT count(*) FROM reseal_data_keys").await, 1, "no data key was made twice");
@@ -150,13 +152,14 @@ async fn whatever_happens_every_cell_holds_what_was_last_written_to_it() {
     println!(
         "chaos for {seconds} s: {} kills, {} naps, {} crashes of the database, {} faults of the KMS, {} resumes; \
          {ROWS} rows, {runs} runs, {fences} claims, {rekeyed} values re-keyed, {conflicts} conflicts, \
-         {} writes by others; nothing lost",
+         {} writes by others and {} refused by the fence; nothing lost",
         toll.kills,
         toll.naps,
         toll.crashes,
         toll.faults,
         toll.resumes,
         world.writes.load(Ordering::Relaxed),
+        world.refused.load(Ordering::Relaxed),
     );
 }
 

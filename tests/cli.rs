@@ -3,6 +3,7 @@
 mod audit;
 mod fence;
 mod keys;
+mod kinds;
 mod life;
 pub(crate) mod operator;
 mod refusals;

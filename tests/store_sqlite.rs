@@ -201,7 +201,7 @@ async fn commit(
     };
     let batch = Batch { keys: &page.keys, old: &page.cells, new: &new, rows, quarantined: &[], checkpoint };
     match store.commit(target, lease, batch).await? {
-        Committed::Done(unsettled) => Ok((unsettled, false)),
+        Committed::Done { unsettled, .. } => Ok((unsettled, false)),
         Committed::Fenced => Ok((Vec::new(), true)),
     }
 }

@@ -7,6 +7,7 @@
 
 mod chaos;
 mod cli;
+mod control;
 mod drill;
 mod fence;
 mod formats;

@@ -17,6 +17,8 @@ pub(super) const NAME: &[&str] = &["table", "logical-name"];
 pub(super) const COLUMNS: &[&str] = &["key-column", "column"];
 /// Settings that choose keys.
 pub(super) const KEYS: &[&str] = &["old", "new", "format", "data-key-scope", "seal-plaintext"];
+/// Settings of an edit on the way.
+pub(super) const REWRITE: &[&str] = &["rewrite-url-password-from", "rewrite-old-url"];
 /// Settings that say how values are read.
 pub(super) const READING: &[&str] = &["max-value"];
 /// The one that says how to answer.
@@ -150,5 +152,5 @@ fn flag_name(arg: &str) -> Option<&str> {
 
 /// A word as options and commands are: 32 letters may be a key already.
 fn is_word(text: &str) -> bool {
-    text.len() <= 24 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    text.len() <= 26 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }

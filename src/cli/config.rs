@@ -37,6 +37,9 @@ pub(super) fn run(call: &Call) -> Result<Answer, Fault> {
 fn shown(name: &str, value: &config::Value, call: &Call) -> Result<Vec<String>, Fault> {
     Ok(match name {
         "database-url" => vec![DatabaseUrl::new(value)?.masked()],
+        "rewrite-url-password-from" | "rewrite-old-url" => {
+            call.settings.place(name)?.into_iter().map(str::to_owned).collect()
+        }
         "old" | "new" => call.settings.keys(name)?.iter().map(KeySpec::to_string).collect(),
         _ => value.texts().to_vec(),
     })

@@ -103,6 +103,9 @@ impl From<RekeyError> for Fault {
             RekeyError::Kms(error) => error.into(),
             error @ RekeyError::Proof(_) => Self::failed(error.to_string())
                 .hint("this is a bug of reseal, or memory that fails: report it"),
+            error @ RekeyError::NotIdempotent { .. } => {
+                Self::failed(error.to_string()).hint("the page with this row was not written: mend the edit")
+            }
             error @ RekeyError::Sums { .. } => Self::failed(error.to_string())
                 .hint("this is a bug of reseal: report it; then: reseal verify"),
         }
@@ -132,6 +135,8 @@ impl From<StoreError> for Fault {
                 "42501" => {
                     Self::refused(what).hint("grant the role what is missing, or connect as the owner")
                 }
+                "RK001" => Self::refused(what)
+                    .hint("end under the key that the fence demands, or take it down: reseal fence off"),
                 _ => Self::failed(what),
             },
             StoreError::Missing { .. } | StoreError::Corrupt { .. } => Self::failed(what),

@@ -66,7 +66,7 @@ pub(super) async fn raise(call: &Call, mode: FenceMode) -> Result<Answer, Fault>
     );
     human += match rule {
         FenceRule::Bound(_) => {
-            "It sees exactly that, by a value's first 17 bytes. It opens nothing: a forged value that begins so \
+            "It sees exactly that, by what a value begins with. It opens nothing: a forged value that begins so \
              passes, and is for verify to find.\n"
         }
         FenceRule::Wrapped => {

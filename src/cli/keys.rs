@@ -1,4 +1,4 @@
-//! `keys list`, `new`, `export` and `import`: the registry of v3 data keys.
+//! `keys list`, `new`, `rewrap`, `export` and `import`: the registry of v3 data keys.
 
 use std::{
     fs::OpenOptions,
@@ -10,7 +10,11 @@ use std::{
 use clap::{Arg, ArgMatches, Command};
 use reseal::{
     envelope::KeyId,
-    keyring::{self, RegistryError, kms::Kms, spec::KeySpec},
+    keyring::{
+        self, RegistryError,
+        kms::{Kms, Material},
+        spec::KeySpec,
+    },
     store::{DataKeyState, WrappedDataKey},
 };
 use serde_json::json;
@@ -18,11 +22,16 @@ use serde_json::json;
 use super::{Answer, Call, Exit, Fault, args, audit, connect, meant, stdio};
 
 mod document;
+mod rewrap;
+
+pub(super) use rewrap::rewrap;
 
 pub(super) fn command() -> Command {
     let list = Command::new("list").about("List the data keys, of every target");
-    let list =
-        args::with_settings(list, &[args::DATABASE, args::OUTPUT]).after_help("Example:\n  reseal keys list");
+    let list = args::with_settings(list, &[args::DATABASE, &["old", "new"], args::OUTPUT]).after_help(
+        "A KMS key named by --old or --new is asked whether its newest backing key wraps each.\n\n\
+             Example:\n  reseal keys list --new aws-kms:alias/tenants",
+    );
 
     let new = Command::new("new").about("Make a data key for the target and seal under it from now on");
     let new = args::with_settings(new, &[args::DATABASE, args::NAME, &["new"], args::OUTPUT])
@@ -46,24 +55,28 @@ pub(super) fn command() -> Command {
         .about("The registry of v3 data keys")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands([list, new, export, import])
+        .subcommands([list, new, rewrap::command(), export, import])
 }
 
 pub(super) async fn list(call: &Call) -> Result<Answer, Fault> {
     let store = connect::migrated_store(call, 1).await?;
     let keys = store.data_keys(None).await?;
+    let materials = materials(call, &keys).await?;
     let width = |of: fn(&WrappedDataKey) -> usize| keys.iter().map(of).max().unwrap_or_default().max(7);
     let (purposes, kms) = (width(|key| key.purpose.len()), width(|key| key.kms.len()));
-    let mut human =
-        format!("{:32}  {:purposes$}  {:9}  {:20}  {:kms$}\n", "id", "purpose", "state", "created", "kms");
-    for key in &keys {
+    let mut human = format!(
+        "{:32}  {:purposes$}  {:9}  {:20}  {:kms$}  backing key\n",
+        "id", "purpose", "state", "created", "kms"
+    );
+    for (key, material) in keys.iter().zip(&materials) {
         human += &format!(
-            "{}  {:purposes$}  {:9}  {}  {}\n",
+            "{}  {:purposes$}  {:9}  {}  {:kms$}  {}\n",
             KeyId::from_bytes(key.key_id),
             key.purpose,
             key.state.as_str(),
             stdio::time(key.created_ms),
-            key.kms
+            key.kms,
+            material.map_or("-", Material::as_str)
         );
     }
     if keys.is_empty() {
@@ -71,15 +84,37 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Fault> {
     }
     let json = json!({
         "command": "keys list",
-        "keys": keys.iter().map(|key| json!({
+        "keys": keys.iter().zip(&materials).map(|(key, material)| json!({
             "id": KeyId::from_bytes(key.key_id),
             "purpose": key.purpose,
             "kms": key.kms,
+            "backing_key": material.map(Material::as_str),
             "state": key.state.as_str(),
             "created": stdio::time(key.created_ms),
         })).collect::<Vec<_>>(),
     });
-    Ok(Answer::Report { exit: Exit::Done, human, json, hints: Vec::new() })
+    let is_stale = |material: &Option<Material>| *material == Some(Material::Stale);
+    let hints = if materials.iter().any(is_stale) {
+        vec!["to wrap stale ones with the newest backing key: reseal keys rewrap --to KMS".to_owned()]
+    } else {
+        Vec::new()
+    };
+    Ok(Answer::Report { exit: Exit::Done, human, json, hints })
+}
+
+/// Of each data key, which backing key wraps it, as far as a KMS key that was named says so.
+async fn materials(call: &Call, keys: &[WrappedDataKey]) -> Result<Vec<Option<Material>>, Fault> {
+    let named = [call.settings.keys("old")?, call.settings.keys("new")?].concat();
+    let configured = configured(&named).await?;
+    let mut materials = Vec::with_capacity(keys.len());
+    for key in keys {
+        let kms = configured.iter().find(|kms| kms.key_name() == key.kms && !key.wrapped.is_empty());
+        materials.push(match kms {
+            Some(kms) => keyring::material(key, kms.as_ref()).await.map_err(registry_fault)?,
+            None => None,
+        });
+    }
+    Ok(materials)
 }
 
 pub(super) async fn new(call: &Call) -> Result<Answer, Fault> {
@@ -192,12 +227,7 @@ fn is_same(known: &WrappedDataKey, key: &WrappedDataKey) -> bool {
 
 /// Unwraps each key whose KMS key is among the named ones; how many there were.
 async fn prove(keys: &[WrappedDataKey], named: &[KeySpec]) -> Result<usize, Fault> {
-    let mut configured: Vec<Arc<dyn Kms>> = Vec::new();
-    for spec in named {
-        if let KeySpec::Kms(spec) = spec {
-            configured.push(super::open::connect_kms(spec).await?);
-        }
-    }
+    let configured = configured(named).await?;
     let mut proven = 0;
     for key in keys {
         match keyring::unwrap(key, &configured).await {
@@ -207,6 +237,17 @@ async fn prove(keys: &[WrappedDataKey], named: &[KeySpec]) -> Result<usize, Faul
         }
     }
     Ok(proven)
+}
+
+/// The KMS keys among the named ones.
+async fn configured(named: &[KeySpec]) -> Result<Vec<Arc<dyn Kms>>, Fault> {
+    let mut configured = Vec::new();
+    for spec in named {
+        if let KeySpec::Kms(spec) = spec {
+            configured.push(super::open::connect_kms(spec).await?);
+        }
+    }
+    Ok(configured)
 }
 
 fn registry_fault(error: RegistryError) -> Fault {

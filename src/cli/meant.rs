@@ -1,16 +1,18 @@
 //! What the settings mean to the library.
 
+use std::{sync::Arc, time::Duration};
+
 use reseal::{
     envelope::Format,
     keyring::{ClearText, spec::KeySpec},
     rekey::{
-        DataKeyScope, KeyChoice, Options,
+        DataKeyScope, KeyChoice, Kind, MOST_BATCH, MOST_WORKERS, Options, UrlPassword,
         plan::{NotADigest, PlanDigest},
     },
     store::TargetName,
 };
 
-use super::{Call, Fault};
+use super::{Call, Fault, args};
 
 /// The longest value that `--max-value` may allow, in bytes: `PostgreSQL` holds no longer one.
 const LONGEST_VALUE: u64 = 1 << 30;
@@ -70,17 +72,60 @@ pub(super) fn clear_text(call: &Call) -> ClearText {
 pub(super) fn options(call: &Call) -> Result<Options, Fault> {
     let defaults = Options::default();
     let number = |name, range| call.settings.number(name, range);
+    let rate =
+        |name| Ok::<_, Fault>(number(name, 1..=u32::MAX.into())?.and_then(|rate| u32::try_from(rate).ok()));
     let size = |number: Option<u64>| number.and_then(|number| usize::try_from(number).ok());
     Ok(Options {
-        workers: size(number("workers", 1..=64)?).unwrap_or(defaults.workers),
-        batch: size(number("batch", 1..=100_000)?).unwrap_or(defaults.batch),
-        max_rows_per_second: number("max-rows-per-second", 1..=u64::from(u32::MAX))?
-            .and_then(|rate| u32::try_from(rate).ok()),
+        workers: size(number("workers", 1..=MOST_WORKERS.into())?).unwrap_or(defaults.workers),
+        batch: size(number("batch", 1..=MOST_BATCH.into())?).unwrap_or(defaults.batch),
+        max_rows_per_second: rate("max-rows-per-second")?,
+        max_replica_lag: max_replica_lag(call)?,
+        max_kms_calls_per_second: rate("max-kms-calls-per-second")?,
         max_value: size(number("max-value", 1..=LONGEST_VALUE)?).unwrap_or(defaults.max_value),
         rows_limit: number("rows-limit", 1..=u64::MAX)?,
         reseal_ambiguous: call.settings.is_on("reseal-ambiguous"),
+        kind: kind(call)?,
         ..defaults
     })
+}
+
+/// A number with its unit.
+fn max_replica_lag(call: &Call) -> Result<Option<Duration>, Fault> {
+    let Some(value) = call.settings.value("max-replica-lag") else { return Ok(None) };
+    let text = value.text();
+    let unit = text.find(|char: char| !char.is_ascii_digit()).unwrap_or(text.len());
+    let lag = text[..unit].parse().ok().and_then(|number: u32| match &text[unit..] {
+        "ms" => Some(Duration::from_millis(number.into())),
+        "s" => Some(Duration::from_secs(number.into())),
+        "min" => Some(Duration::from_secs(number.into()) * 60),
+        _ => None,
+    });
+    let place = value.origin.describe("max-replica-lag");
+    lag.filter(|lag| !lag.is_zero())
+        .map(Some)
+        .ok_or_else(|| Fault::usage(format!("{place} takes a time above zero, such as 500ms, 5s or 1min")))
+}
+
+/// What to do with a value, by the flags of the command.
+fn kind(call: &Call) -> Result<Kind, Fault> {
+    if !args::takes(&call.name, "rewrite-old-url") {
+        return Ok(Kind::Rekey);
+    }
+    let new = call.settings.secret("rewrite-url-password-from")?;
+    let old = call.settings.secret("rewrite-old-url")?;
+    match (old, new) {
+        (None, None) if call.settings.is_on("rewrap") => Ok(Kind::Rewrap),
+        (None, None) => Ok(Kind::Rekey),
+        _ if call.settings.is_on("rewrap") => {
+            Err(Fault::usage("--rewrap opens no value to rewrite: give one or the other"))
+        }
+        (Some(old), Some(new)) => {
+            let edit = UrlPassword::new(old, &new).map_err(|error| Fault::usage(error.to_string()))?;
+            Ok(Kind::Rewrite(Arc::new(edit)))
+        }
+        _ => Err(Fault::usage("--rewrite-url-password-from and --rewrite-old-url go together")
+            .hint("name where the shared URL is, as it will be and as it was: env:NAME or file:PATH")),
+    }
 }
 
 /// The plan that a run is held to.

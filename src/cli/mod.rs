@@ -15,6 +15,7 @@ mod audit;
 mod completions;
 mod config;
 mod connect;
+mod control;
 mod drill;
 mod fault;
 mod fence;
@@ -23,6 +24,7 @@ mod keygen;
 mod keys;
 mod man;
 mod meant;
+mod metrics;
 mod open;
 mod plan;
 mod progress;
@@ -31,6 +33,7 @@ mod report;
 mod run;
 mod seal;
 mod signals;
+mod staged;
 mod status;
 mod stdio;
 mod verify;
@@ -67,12 +70,16 @@ impl Call {
 
 /// Every command, in the order of help.
 fn commands() -> Command {
+    let [pause, resume, set] = control::commands();
     args::root().subcommands([
         drill::command(),
         init::command(),
         plan::command(),
         run::command(),
         status::command(),
+        pause,
+        resume,
+        set,
         verify::command(),
         fence::command(),
         quarantine::command(),
@@ -122,6 +129,11 @@ pub(crate) fn done(call: &Call) -> Exit {
             "plan" => plan::run(call).await,
             "run" => run::run(call).await,
             "status" => status::run(call).await,
+            "pause" => control::pause(call).await,
+            "resume" => control::resume(call).await,
+            "set rate" => control::set(call, "rate").await,
+            "set batch" => control::set(call, "batch").await,
+            "set workers" => control::set(call, "workers").await,
             "verify" => verify::run(call).await,
             "fence observe" => fence::raise(call, FenceMode::Observe).await,
             "fence enforce" => fence::raise(call, FenceMode::Enforce).await,
@@ -130,6 +142,7 @@ pub(crate) fn done(call: &Call) -> Exit {
             "quarantine list" => quarantine::list(call).await,
             "quarantine retry" => quarantine::retry(call).await,
             "keys list" => keys::list(call).await,
+            "keys rewrap" => keys::rewrap(call).await,
             "keys new" => keys::new(call).await,
             "keys export" => keys::export(call).await,
             "keys import" => keys::import(call).await,

@@ -71,10 +71,10 @@ fn verdict(plan: &Plan) -> String {
         0 => "nothing to re-key".to_owned(),
         rows => format!("{} of {} rows can be re-keyed", commas(rows), commas(census.rows)),
     };
-    wrapped(
-        &format!("{}: {verdict}, to {} under {}.", shown(&job.target.name), job.keys.format, job.keys.new),
-        0,
-    )
+    let mut text = format!("{}: {verdict}.\n", shown(&job.target.name));
+    text += &format!("  to {} under {}\n", job.keys.format, job.keys.new);
+    job.keys.old.iter().for_each(|old| text += &format!("  from {old}\n"));
+    text + "\n"
 }
 
 /// A paragraph of findings, refusals first.
@@ -167,12 +167,16 @@ fn cost_in_words(plan: &Plan) -> String {
         plan.sample.rows
     )];
     if calls.run > 0 {
+        let price = match calls.dollars {
+            0.0 => String::new(),
+            dollars => format!(
+                ": ${dollars:.2} at AWS's list price of ${DOLLARS_PER_10_000_CALLS} for 10,000 (check yours)"
+            ),
+        };
         lines.push(format!(
-            "{} KMS calls for the run and {} for verify: ${:.2} at AWS's list price of ${DOLLARS_PER_10_000_CALLS} for \
-             10,000 (check yours). To find out took {}.",
+            "{} KMS calls for the run and {} for verify{price}. This plan made {}.",
             commas(calls.run),
             commas(calls.verify),
-            calls.dollars,
             plan.calls_made
         ));
     }
@@ -198,7 +202,7 @@ fn in_place_in_words(plan: &Plan) -> Option<String> {
     let blocking = blocking.collect::<Vec<_>>();
     if !blocking.is_empty() {
         return Some(format!(
-            "No update can be HOT: {} read what is updated. Each row is written to all {} indexes.",
+            "Updates can't be HOT: {} read what is updated. A row is written to all {} indexes.",
             shown(&blocking.join(", ")),
             table.indexes.len()
         ));

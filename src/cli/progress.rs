@@ -11,7 +11,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reseal::{
-    rekey::Status,
+    rekey::{Status, Waiting},
     store::{Store, StoreError},
 };
 use serde_json::json;
@@ -44,8 +44,8 @@ pub(super) async fn show(store: Arc<dyn Store>, mut status: watch::Receiver<Stat
         let now = status.borrow().clone();
         // While the database is in trouble its reason is all there is to show.
         let Some(seen) = look(store.as_ref(), &now, &mut pace).await.ok().flatten() else {
-            if let (Some(bar), Some(waiting)) = (&bar, now.waiting) {
-                bar.set_message(format!("waiting: {}", stdio::shown(&waiting)));
+            if let (Some(bar), Some(waiting)) = (&bar, now.waiting()) {
+                bar.set_message(format!("waiting: {}", in_words(waiting)));
             }
             continue;
         };
@@ -84,6 +84,17 @@ struct Seen {
     conflicts: i64,
     rows_per_second: f64,
     waiting: Option<String>,
+    note: Option<String>,
+}
+
+/// A reason to wait, and what would end it where that is the operator's to do.
+fn in_words(waiting: &Waiting) -> String {
+    match waiting {
+        Waiting::Paused { since_ms, .. } => {
+            format!("{waiting} since {}; reseal resume", stdio::time(*since_ms))
+        }
+        other => stdio::shown(&other.to_string()),
+    }
 }
 
 async fn look(store: &dyn Store, now: &Status, pace: &mut Pace) -> Result<Option<Seen>, StoreError> {
@@ -98,7 +109,8 @@ async fn look(store: &dyn Store, now: &Status, pace: &mut Pace) -> Result<Option
         quarantined: all.quarantined,
         conflicts: all.conflicts,
         rows_per_second: pace.rate(all.scanned),
-        waiting: now.waiting.as_deref().map(stdio::shown),
+        waiting: now.waiting().map(in_words),
+        note: now.note.clone(),
     }))
 }
 
@@ -111,14 +123,16 @@ impl Seen {
     fn details(&self) -> String {
         let left = self.seconds_left().map(|seconds| format!("{} left, ", stdio::duration(seconds)));
         let waiting = self.waiting.as_ref().map(|waiting| format!(", waiting: {waiting}"));
+        let note = self.note.as_ref().map(|note| format!(" ({note})"));
         format!(
-            "{:.0} rows/s, {}sweep {}, {} in quarantine, {} conflicts{}",
+            "{:.0} rows/s, {}sweep {}, {} in quarantine, {} conflicts{}{}",
             self.rows_per_second,
             left.unwrap_or_default(),
             self.sweep,
             stdio::commas(self.quarantined),
             stdio::commas(self.conflicts),
-            waiting.unwrap_or_default()
+            waiting.unwrap_or_default(),
+            note.unwrap_or_default()
         )
     }
 
@@ -132,6 +146,7 @@ impl Seen {
             "quarantined": self.quarantined,
             "conflicts": self.conflicts,
             "waiting": self.waiting,
+            "note": self.note,
         })
     }
 }

@@ -22,7 +22,8 @@ pub(super) fn command() -> Command {
     let list = args::with_settings(list, &[args::DATABASE, args::NAME, args::OUTPUT])
         .after_help("Example:\n  reseal quarantine list");
     let retry = Command::new("retry").about("Try them again, once what was in the way is mended");
-    let groups = [args::DATABASE, args::NAME, args::COLUMNS, args::KEYS, args::READING, args::OUTPUT];
+    let groups =
+        [args::DATABASE, args::NAME, args::COLUMNS, args::KEYS, args::REWRITE, args::READING, args::OUTPUT];
     let retry = args::with_settings(retry, &groups).after_help(
         "Example, with one more old key:\n  reseal quarantine retry --old static:env:SECRETS_ENCRYPTION_KEY \
          --old static:file:older.key --new aws-kms:alias/tenants",

@@ -8,16 +8,18 @@ use std::{
 use clap::Command;
 use reseal::{
     envelope::Format,
-    rekey::{self, Intent, Outcome, RekeyError, RunKeys, Status, Stop},
+    rekey::{self, Intent, MOST_WORKERS, Outcome, RekeyError, RunKeys, Status, Stop},
     store::{RunRow, Store, Tally, Target},
 };
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    Answer, Call, Exit, Fault, args, audit, connect, meant, progress,
+    Answer, Call, Exit, Fault, args, audit, connect, control, meant,
+    metrics::Exporter,
+    progress,
     report::{self, Report},
     signals::Signals,
-    stdio,
+    staged, stdio,
 };
 
 pub(super) fn command() -> Command {
@@ -26,18 +28,36 @@ pub(super) fn command() -> Command {
         "new-data-key",
         "workers",
         "batch",
-        "max-rows-per-second",
         "rows-limit",
         "reseal-ambiguous",
+        "rewrap",
+        "staged",
+        "max-changed",
         "plan",
     ];
-    let groups = [args::DATABASE, args::NAME, args::COLUMNS, args::KEYS, own, args::READING, args::OUTPUT];
+    let throttles: &[&str] = &["max-rows-per-second", "max-replica-lag", "max-kms-calls-per-second"];
+    let metrics: &[&str] = &["metrics-listen", "metrics-file"];
+    let groups = [
+        args::DATABASE,
+        args::NAME,
+        args::COLUMNS,
+        args::KEYS,
+        own,
+        args::REWRITE,
+        throttles,
+        args::READING,
+        metrics,
+        args::OUTPUT,
+    ];
     args::with_settings(Command::new("run").about(about), &groups).after_help(
         "Ctrl-C once: finish the batch and stop; the same command goes on. Twice: stop now; nothing is lost.\n\n\
          Examples:\n  \
          reseal run --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants\n  \
          reseal run --format v3 --old static:env:SECRETS_ENCRYPTION_KEY --new local-kms:keyring.json\n  \
-         reseal run --max-rows-per-second 500 --workers 4 --old static:file:old.key --new aws-kms:alias/tenants",
+         reseal run --rewrap --old aws-kms:alias/tenants --new aws-kms:alias/tenants-2\n  \
+         reseal run --max-rows-per-second 500 --workers 4 --old static:file:old.key --new aws-kms:alias/tenants\n  \
+         reseal run --old aws-kms:alias/tenants --new aws-kms:alias/tenants \
+         --rewrite-url-password-from env:REDIS_URL --rewrite-old-url env:OLD_REDIS_URL",
     )
 }
 
@@ -57,9 +77,14 @@ enum End {
 }
 
 pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
+    if let Some(step) = call.settings.text("staged") {
+        return staged::run(call, step).await;
+    }
     let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
     let planned = meant::planned(call)?;
-    let connections = u32::try_from(2 * options.workers + 2).unwrap_or(u32::MAX);
+    // As many as are opened: `set workers` can ask for more than the process was started with.
+    let connections = 2 * MOST_WORKERS + 3;
+    let exporter = Exporter::open(call).await?;
     let mut signals = Signals::install()?;
     let resume = call.again("run");
     let job = signals
@@ -85,8 +110,10 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         keys: job.keys.clone(),
         started: Instant::now(),
     };
+    warn_of_one_key_readers(call, &job).await?;
     let (stop, stopping) = rekey::stop_signal();
     let (status, watching) = watch::channel(Status::default());
+    let exported = tokio::spawn(exporter.export(watching.clone()));
     let shown = tokio::spawn(progress::show(Arc::clone(&job.store), watching.clone(), call.output));
     let end = {
         let running = rekey::run(job, stopping, status);
@@ -103,8 +130,8 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
             }
         }
     };
-    // It ends by itself, now that nothing sends to it; but not while it waits for a database that hangs.
-    drop(timeout(Duration::from_secs(1), shown).await);
+    // They end by themselves, now that nothing sends to them; but not while one waits for a database that hangs.
+    drop(timeout(Duration::from_secs(1), async { tokio::join!(shown, exported) }).await);
     let open = watching.borrow().run.clone();
     match (end, open) {
         (End::Ran(ended), open) => match (*ended, open) {
@@ -123,6 +150,23 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         }
         (End::Cut, None) => Err(Fault::resumable("stopped before this process wrote a value").hint(resume)),
     }
+}
+
+/// A program that holds one static key reads nothing that was re-keyed until it is switched.
+async fn warn_of_one_key_readers(call: &Call, job: &rekey::Job) -> Result<(), Fault> {
+    let is_static = |key: &String| key.starts_with("static:");
+    if job.keys.format != Format::V1 || !job.keys.old.iter().any(is_static) {
+        return Ok(());
+    }
+    let staging = job.store.staging(&job.target.name).await?;
+    if !staging.is_some_and(|staging| staging.is_swapped) {
+        stdio::note(format_args!(
+            "note: a program that can hold only one static key can't read a re-keyed value until it has the new one; \
+             to swap all at once: {} --staged prepare",
+            call.again("run")
+        ));
+    }
+    Ok(())
 }
 
 /// Says that a run which is over is not gone on with.
@@ -177,6 +221,7 @@ impl Work {
             human +=
                 &format!("{} re-keyed values do not look like a URL.\n", stdio::commas(done.tally.not_urls));
         }
+        human += &control::in_words(&done.run.orders);
         human += "What no re-key answers: a URL that somebody already read. That needs new credentials.\n";
         if self.keys.format == Format::V3 && matches!(exit, Exit::Done | Exit::Attention) {
             human +=
@@ -205,7 +250,11 @@ impl Work {
                     call.again("run"),
                 ],
             ),
-            Outcome::Paused => (Exit::Resumable, "paused", vec![call.again("status")]),
+            Outcome::Paused => (
+                Exit::Resumable,
+                "paused",
+                vec![format!("{}, then:", call.again("resume")), call.again("run")],
+            ),
             Outcome::Interrupted => (
                 Exit::Resumable,
                 "stopped early at a clean checkpoint, every value opens",

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Instant};
 
 use clap::Command;
 use reseal::{
+    envelope::Format,
     keyring::ClearText,
     rekey::{self, DataKeyScope, Intent, KeyChoice, Outcome, Verified},
 };
@@ -17,9 +18,17 @@ use super::{
 
 pub(super) fn command() -> Command {
     let about = "Prove that every value opens under the new key, and no other";
-    let groups = [args::DATABASE, args::NAME, args::COLUMNS, &["new", "format"], args::READING, args::OUTPUT];
+    let groups = [
+        args::DATABASE,
+        args::NAME,
+        args::COLUMNS,
+        &["new", "format"],
+        args::REWRITE,
+        args::READING,
+        args::OUTPUT,
+    ];
     args::with_settings(Command::new("verify").about(about), &groups).after_help(
-        "Reads the whole table on one snapshot, writes nothing, and exits 3 if a value fails.\n\n\
+        "Reads the whole table on one snapshot, changes no value, and exits 3 if a value fails.\n\n\
          Example:\n  reseal verify --new aws-kms:alias/tenants",
     )
 }
@@ -70,7 +79,16 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     } else {
         (Exit::Attention, vec![call.again("quarantine list"), call.again("run")])
     };
-    Ok(Answer::Report { exit, human: human(&job, &verified, &report), json: report.json(), hints })
+    let mut human = human(&job, &verified, &report);
+    if verified.passed() && job.keys.format == Format::V3 {
+        let forgotten = job.store.forget_previous_wraps(&job.target.name).await?;
+        if forgotten > 0 {
+            human += &format!(
+                "{forgotten} data keys were wrapped anew since the last verify: the wrapping from before is forgotten now.\n"
+            );
+        }
+    }
+    Ok(Answer::Report { exit, human, json: report.json(), hints })
 }
 
 fn human(job: &rekey::Job, verified: &Verified, report: &Report<'_>) -> String {

@@ -1,14 +1,9 @@
 //! The database URL, which may hold a password: where it may stand, and how it is shown.
 
-use std::{env, path::Path};
-
-use reseal::{keyring::private_file, secret::SecretText};
+use reseal::secret::SecretText;
 use url::Url;
 
-use super::{ConfigError, Origin, Value};
-
-/// The longest file that is read for a URL, in bytes.
-const FILE_LIMIT: usize = 4096;
+use super::{ConfigError, Origin, Value, secret_at};
 
 /// What the URL of a SQLite database begins with; the rest is a path as it is, and need not be a URL's.
 pub(crate) const SQLITE: &str = "sqlite://";
@@ -53,19 +48,7 @@ impl<'a> DatabaseUrl<'a> {
     /// A variable that is not set, or a file that can't be read or is open to others.
     pub(crate) fn load(&self) -> Result<SecretText, ConfigError> {
         let text = self.0.text();
-        let url = if let Some(name) = text.strip_prefix("env:") {
-            let url = env::var(name).map_err(|_| {
-                ConfigError::new(format!("environment variable {name} is not set, or not text"))
-            })?;
-            SecretText::new(url)
-        } else if let Some(path) = text.strip_prefix("file:") {
-            let content = private_file::read(Path::new(path), FILE_LIMIT)
-                .map_err(|error| ConfigError::new(error.to_string()))?;
-            let content = std::str::from_utf8(&content).map_err(|_| no_url(path))?;
-            SecretText::new(content.trim_end_matches(['\n', '\r']).to_owned())
-        } else {
-            SecretText::new(text.to_owned())
-        };
+        let url = secret_at(text).unwrap_or_else(|| Ok(SecretText::new(text.to_owned())))?;
         let is_url = url.expose().starts_with(SQLITE) || Url::parse(url.expose()).is_ok();
         if is_url { Ok(url) } else { Err(no_url(&self.0.origin.describe("database-url"))) }
     }

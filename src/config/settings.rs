@@ -74,11 +74,25 @@ pub(crate) const SETTINGS: &[Definition] =
         one("data-key-scope", "SCOPE", "v2: a data key for each row, or for each batch")
             .choices(&["row", "batch"])
             .default(&["row"]),
+        switch("rewrap", "v2: keep each value's data key, and let the KMS wrap it anew under --new"),
+        one(
+            "staged",
+            "STEP",
+            "v1 to v1, for readers with one key: seal ahead, then swap all at once, or forget it",
+        )
+        .choices(&["prepare", "swap", "drop"]),
+        one("max-changed", "N", "Rows that a swap may seal anew under its lock").default(&["1000"]),
+        one("to", "KMS", "The KMS key to move the registry's data keys to"),
+        many("from", "KMS", "A KMS key to move them from; repeat for each. The same key: wraps them anew"),
         switch("new-data-key", "v3: make a new data key, even where one is active"),
         switch("seal-plaintext", "Seal URLs that are stored in the clear, instead of quarantining them"),
         one("workers", "N", "Workers in this process; each uses two connections").default(&["2"]),
         one("batch", "N", "Rows a batch, at most").default(&["1000"]),
         one("max-rows-per-second", "N", "Rows a second, all workers of this process together"),
+        one("max-replica-lag", "TIME", "Write nothing while a replica is further behind, such as 5s"),
+        one("max-kms-calls-per-second", "N", "KMS calls a second, all keys of this process together"),
+        one("metrics-listen", "ADDRESS", "Serve Prometheus metrics at this port of 127.0.0.1, or address"),
+        one("metrics-file", "FILE", "Leave Prometheus metrics in a file, written anew every 5 s"),
         one("max-value", "BYTES", "The longest value; longer ones go to quarantine").default(&["16777216"]),
         one("rows-limit", "N", "Stop after about so many rows"),
         one(
@@ -87,6 +101,12 @@ pub(crate) const SETTINGS: &[Definition] =
             "Do only what the plan with this digest showed; refused where it has changed since",
         ),
         switch("reseal-ambiguous", "Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce"),
+        one(
+            "rewrite-url-password-from",
+            "SOURCE",
+            "Edit on the way: put this shared URL's password into its tenants' URLs; env:NAME or file:PATH",
+        ),
+        one("rewrite-old-url", "SOURCE", "The shared URL as it was: env:NAME or file:PATH"),
         one("output", "FORM", "How to answer").choices(&["human", "json"]).default(&["human"]),
     ];
 

@@ -30,6 +30,21 @@ impl<'a> Wrapped<'a> {
         check(encrypted_dek).ok()?;
         (sealed.len() >= aead::OVERHEAD).then_some(Self { encrypted_dek, sealed })
     }
+
+    /// Replaces the contents of `out` with the same sealed bytes behind another `encrypted_dek`. That it unwraps to the
+    /// same data key is for the caller to prove.
+    ///
+    /// # Errors
+    /// `encrypted_dek` is empty or longer than 6144 bytes; `out` is then empty.
+    pub fn rewrapped_into(&self, encrypted_dek: &[u8], out: &mut Vec<u8>) -> Result<(), EncryptedDekLength> {
+        out.clear();
+        let len = check(encrypted_dek)?;
+        out.push(FIRST_BYTE);
+        out.extend_from_slice(&len.to_be_bytes());
+        out.extend_from_slice(encrypted_dek);
+        out.extend_from_slice(self.sealed);
+        Ok(())
+    }
 }
 
 /// The wrapped data key can't stand in a v2 value: it is not 1 to 6144 bytes.

@@ -12,5 +12,5 @@ pub mod spec;
 pub mod static_key;
 
 pub use open::{Attempt, ClearText, Opener, Origin, OriginKey, Reason, Unwrapped, looks_like_url};
-pub use registry::{RegistryError, generate, unwrap};
+pub use registry::{RegistryError, generate, material, rewrap, unwrap};
 pub use seal::{ProofFailed, RowKeys, Sealer};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::kms::{Context, Kms, KmsError};
+use super::kms::{Context, Kms, KmsError, Material};
 use crate::{
     envelope::{
         KeyId,
@@ -82,6 +82,40 @@ pub async fn unwrap(row: &WrappedDataKey, configured: &[Arc<dyn Kms>]) -> Result
         RegistryError::NotConfigured { key_id: KeyId::from_bytes(row.key_id), kms: row.kms.clone() }
     })?;
     unwrap_under(kms.as_ref(), row).await
+}
+
+/// Wraps a registered data key under `to`, in the same context, and proves that the new bytes unwrap to the key that the
+/// row's id commits to. Nothing is stored yet.
+///
+/// # Errors
+/// See [`RegistryError`]; the row's KMS key is `from`, or it is [`RegistryError::NotConfigured`].
+pub async fn rewrap(
+    row: &WrappedDataKey,
+    from: &dyn Kms,
+    to: &dyn Kms,
+) -> Result<WrappedDataKey, RegistryError> {
+    let key_id = KeyId::from_bytes(row.key_id);
+    if row.kms != from.key_name() {
+        return Err(RegistryError::NotConfigured { key_id, kms: row.kms.clone() });
+    }
+    let wrapped = to
+        .re_encrypt(&row.wrapped, &context(&row.purpose, row.wrap_id), from)
+        .await
+        .map_err(|source| RegistryError::Kms { key_id, source })?;
+    let new = WrappedDataKey { kms: to.key_name().to_owned(), wrapped, ..row.clone() };
+    unwrap_under(to, &new).await?;
+    Ok(new)
+}
+
+/// Whether the backing key that `kms`, the row's own KMS key, wraps with now is the one that wrapped this data key.
+///
+/// # Errors
+/// The KMS's.
+pub async fn material(row: &WrappedDataKey, kms: &dyn Kms) -> Result<Option<Material>, RegistryError> {
+    let key_id = KeyId::from_bytes(row.key_id);
+    kms.material(&row.wrapped, &context(&row.purpose, row.wrap_id))
+        .await
+        .map_err(|source| RegistryError::Kms { key_id, source })
 }
 
 async fn unwrap_under(kms: &dyn Kms, row: &WrappedDataKey) -> Result<BoundKey, RegistryError> {

@@ -27,6 +27,27 @@ pub struct RowKeys {
     encrypted_dek: Vec<u8>,
 }
 
+impl RowKeys {
+    /// Puts `value`, which opened to `plaintext` under this data key wrapped otherwise, behind the key as it is wrapped now;
+    /// opens that into `check`, and compares.
+    ///
+    /// # Errors
+    /// [`ProofFailed`]; `out` is then not to be stored.
+    pub fn carry(
+        &self,
+        value: &[u8],
+        plaintext: &Plaintext,
+        out: &mut Vec<u8>,
+        check: &mut Plaintext,
+    ) -> Result<(), ProofFailed> {
+        let old = Wrapped::parse(value).ok_or(ProofFailed)?;
+        old.rewrapped_into(&self.encrypted_dek, out).map_err(|_| ProofFailed)?;
+        let new = Wrapped::parse(out).ok_or(ProofFailed)?;
+        self.cipher.open_into(&new, check).map_err(|_| ProofFailed)?;
+        if plaintext.expose() == check.expose() { Ok(()) } else { Err(ProofFailed) }
+    }
+}
+
 /// Seals the values of one target under the new key.
 pub enum Sealer {
     /// v1, under a static key.
@@ -93,6 +114,20 @@ impl Sealer {
             return Err(KmsError::Blob { operation: "Decrypt", code: "OtherKey".to_owned() });
         }
         Ok(Some(RowKeys { cipher: RowCipher::new(&unwrapped), encrypted_dek: generated.wrapped }))
+    }
+
+    /// Wraps under this sealer's KMS key the v2 data key that `encrypted_dek` unwraps to under `source`, and unwraps it
+    /// again from the new bytes.
+    ///
+    /// `None` for a sealer of another format. One call wraps anew, one unwraps.
+    ///
+    /// # Errors
+    /// The KMS's.
+    pub async fn rewrap(&self, encrypted_dek: &[u8], source: &dyn Kms) -> Result<Option<RowKeys>, KmsError> {
+        let Self::Wrapped(kms) = self else { return Ok(None) };
+        let encrypted_dek = kms.re_encrypt(encrypted_dek, &Context::new(), source).await?;
+        let key = kms.decrypt(&encrypted_dek, &Context::new()).await?;
+        Ok(Some(RowKeys { cipher: RowCipher::new(&key), encrypted_dek }))
     }
 
     /// Seals `plaintext` for `row` of `column` into `out`, opens it again into `check`, and compares.

@@ -2,27 +2,33 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use ulid::Ulid;
 
 use super::{
-    Job, Outcome, RekeyError, Report, Status, Step, Stop, StopSignal,
+    Job, Outcome, RekeyError, Report, Status, Step, Stop, StopSignal, Waiting,
+    attend::Attendant,
+    crew::{self, Left},
+    directions::Directions,
     fence::require_passable,
-    pipeline::{End, Workshop, work},
+    identity,
+    pipeline::{AbortOnDrop, End, work},
     resealer::count,
     retry::patiently,
-    throttle::Throttle,
+    throttle::Pace,
+    waiting::Wait,
+    workshop::Workshop,
 };
 use crate::{
     keyring::Attempt,
     secret::Plaintext,
-    store::{Claim, KeyRange, NewRun, RowKey, RunRow, RunState, StoreError, Tally},
+    store::{Claim, KeyRange, NewRun, Replicas, RowKey, RunRow, RunState, StoreError, Tally},
 };
 
 /// Rows a shard, about: what a worker that takes over a dead one's share finds ahead of it, at most.
@@ -60,34 +66,36 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
     let run = open(&job, &status).await?;
     status.send_modify(|status| status.run = Some(run.clone()));
     let (own_stop, stop) = merge(stop);
+    let metrics = Arc::clone(&status.borrow().metrics);
     let shop = Arc::new(Workshop {
-        throttle: Throttle::new(job.options.max_rows_per_second),
+        directions: watch::Sender::new(Directions::new(&job.options, &run.orders)),
+        pace: Mutex::new(Pace::new(started)),
+        metrics,
         status,
         stop,
         rows: AtomicU64::new(0),
         kms_calls: AtomicU64::new(0),
         job,
     });
-    let mut workers = JoinSet::new();
-    for number in 1..=shop.job.options.workers.max(1) {
-        workers.spawn(worker(Arc::clone(&shop), run.run_id.clone(), worker_name(number)));
+    if run.state == RunState::Paused {
+        return report(&shop, &run.run_id, started).await;
     }
-    let mut first_error = None;
-    while let Some(ended) = workers.join_next().await {
-        let ended = ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-        if let Err(error) = ended {
-            own_stop.send_replace(Stop::AfterBatch);
-            first_error.get_or_insert(error);
-        }
-    }
-    match first_error {
-        Some(error) => {
+    let process = process_name();
+    let attendant = Attendant::begin(Arc::clone(&shop), run.run_id.clone(), process.clone()).await?;
+    let attendant = AbortOnDrop::new(tokio::spawn(attendant.attend()));
+    let work = |number| worker(Arc::clone(&shop), run.run_id.clone(), process.clone(), number);
+    let worked = crew::work_together(&shop, &own_stop, work).await;
+    attendant.end().await;
+    // Best effort: who is not heard of any more is forgotten within the hour.
+    drop(shop.job.at(Step::Leave, shop.job.store.leave(&run.run_id, &process)).await);
+    match worked {
+        Err(error) => {
             if !error.is_resumable() {
                 fail(&shop, &run.run_id).await;
             }
             Err(error)
         }
-        None => report(&shop, &run.run_id, started).await,
+        Ok(()) => report(&shop, &run.run_id, started).await,
     }
 }
 
@@ -112,10 +120,9 @@ fn merge(mut stop: StopSignal) -> (Arc<watch::Sender<Stop>>, StopSignal) {
     (own, merged)
 }
 
-/// A name that tells an operator where a worker runs.
-fn worker_name(number: usize) -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    format!("{host}:{}:{number}", std::process::id())
+/// A name that tells an operator where this process runs.
+fn process_name() -> String {
+    format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), std::process::id())
 }
 
 /// The open run of the target, when its keys are ours; else a new one.
@@ -127,24 +134,41 @@ async fn open(job: &Arc<Job>, status: &watch::Sender<Status>) -> Result<RunRow, 
             hint: "reseal init".to_owned(),
         });
     }
+    require_visible_replicas(job, status).await?;
     let fence = job.at(Step::ReadFence, patiently(status, || store.fence(&job.target.name))).await?;
     require_passable(job, fence)?;
-    let keys = serde_json::to_string(&job.keys).expect("names and ids are valid JSON");
     let found = job.at(Step::FindRun, patiently(status, || store.open_run(&job.target.name))).await?;
     let run = match found {
         Some(run) => run,
-        None => create(job, &keys).await?,
+        None => create(job).await?,
     };
-    if run.keys == keys {
+    if identity::is_same(job, &run.keys).await? {
         return Ok(run);
     }
     Err(RekeyError::Refused {
-        what: format!("run {} of {} is open with other keys or another format", run.run_id, run.target),
+        what: format!(
+            "run {} of {} is open with other keys or another format, kind or edit",
+            run.run_id, run.target
+        ),
         hint: "finish it with the keys it was started with: reseal status".to_owned(),
     })
 }
 
-async fn create(job: &Arc<Job>, keys: &str) -> Result<RunRow, RekeyError> {
+/// Refuses a limit on the lag of replicas that can't be seen.
+async fn require_visible_replicas(job: &Job, status: &watch::Sender<Status>) -> Result<(), RekeyError> {
+    if job.options.max_replica_lag.is_none() {
+        return Ok(());
+    }
+    match patiently(status, || job.store.pressure()).await?.replicas {
+        Replicas::None | Replicas::Behind { .. } => Ok(()),
+        Replicas::Hidden => Err(RekeyError::Refused {
+            what: "this role can't see how far the replicas are behind".to_owned(),
+            hint: "GRANT pg_read_all_stats to the role, or run without --max-replica-lag".to_owned(),
+        }),
+    }
+}
+
+async fn create(job: &Arc<Job>) -> Result<RunRow, RekeyError> {
     let store = job.store.as_ref();
     job.at(Step::Sample, require_right_keys(job)).await?;
     job.at(Step::Register, store.register(&job.target)).await?;
@@ -152,7 +176,7 @@ async fn create(job: &Arc<Job>, keys: &str) -> Result<RunRow, RekeyError> {
     let run = NewRun {
         run_id: next_run_id(job.at(Step::FindRun, store.latest_run(&job.target.name)).await?.as_ref()),
         target: job.target.name.clone(),
-        keys: keys.to_owned(),
+        keys: serde_json::to_string(&job.keys).expect("names and ids are valid JSON"),
         row_count: i64::try_from(rows).unwrap_or(i64::MAX),
         data_key: job.new_data_key.clone(),
         ranges: ranges(points),
@@ -189,7 +213,7 @@ fn ranges(points: Vec<RowKey>) -> Vec<KeyRange> {
 }
 
 /// Refuses keys under which not one of the sampled values opens.
-async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
+pub(super) async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
     let page = job.store.sample(&job.target, SAMPLE, job.limits()).await?;
     let (mut values, mut plaintext, mut buffer) = (0, Plaintext::new(), Vec::new());
     for (row, key) in page.keys.iter().enumerate() {
@@ -215,27 +239,43 @@ async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
     })
 }
 
-/// Takes shard after shard until the run is over.
-async fn worker(shop: Arc<Workshop>, run_id: String, name: String) -> Result<(), RekeyError> {
+/// Takes shard after shard until the run is over, or this worker is not wanted any more.
+async fn worker(
+    shop: Arc<Workshop>,
+    run_id: String,
+    process: String,
+    number: usize,
+) -> Result<Left, RekeyError> {
     let (job, store) = (&shop.job, shop.job.store.as_ref());
     let kind = job.target.key_kind;
+    let name = format!("{process}:{number}");
     let mut lost = 0;
-    while !shop.should_stop() {
+    loop {
+        shop.stand_by(number).await;
+        if shop.should_stop() {
+            return Ok(Left::Over);
+        }
+        if shop.is_surplus(number) {
+            return Ok(Left::Surplus);
+        }
         let run = job.at(Step::ReadRun, patiently(&shop.status, || store.run(&run_id))).await?;
         if !run.state.is_open() {
-            return Ok(());
+            return Ok(Left::Over);
+        }
+        if run.state == RunState::Paused {
+            // The order has not come here yet.
+            sleep(BUSY).await;
+            continue;
         }
         let claim = || store.claim(&run, &name, kind);
         match job.at(Step::Claim, patiently(&shop.status, claim)).await? {
             Claim::SweepDone => finish_sweep(&shop, &run).await?,
             Claim::Busy => {
-                let waiting = "other workers hold the shards that are left".to_owned();
-                shop.status.send_modify(|status| status.waiting = Some(waiting));
+                let _wait = Wait::begin(&shop.status, Waiting::Shards);
                 sleep(BUSY).await;
-                shop.status.send_modify(|status| status.waiting = None);
             }
             Claim::Leased(lease) => {
-                let end = work(&shop, &lease).await;
+                let end = work(&shop, number, &lease).await;
                 if !matches!(end, Ok(End::Done)) {
                     // Best effort: a lease that is not given back runs out.
                     drop(job.at(Step::Release, store.release(&lease)).await);
@@ -252,7 +292,6 @@ async fn worker(shop: Arc<Workshop>, run_id: String, name: String) -> Result<(),
             }
         }
     }
-    Ok(())
 }
 
 fn lease_lost() -> StoreError {
@@ -283,10 +322,8 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
         job.at(Step::MoveRun, patiently(&shop.status, chased)).await?;
     } else {
         if sweep.rekeyed == 0 && sweep.conflicts == 0 {
-            let waiting = "others keep the rows that are left locked".to_owned();
-            shop.status.send_modify(|status| status.waiting = Some(waiting));
+            let _wait = Wait::begin(&shop.status, Waiting::LockedRows);
             sleep(LOCKED).await;
-            shop.status.send_modify(|status| status.waiting = None);
         }
         let next = || store.next_sweep(run, chased);
         job.at(Step::NextSweep, patiently(&shop.status, next)).await?;

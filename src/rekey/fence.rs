@@ -96,7 +96,11 @@ pub async fn raise_fence(
             hint: "finish it first: reseal status".to_owned(),
         });
     }
-    let raise = || store.raise_fence(target, mode, rule);
+    let raise = || async {
+        // In a transaction of its own: who is in the way is asked of a target that is registered.
+        store.register(target).await?;
+        store.raise_fence(target, mode, rule).await
+    };
     Ok(patiently(store, &target.name, Takes::WriteLock, patience, raise, waiting).await?)
 }
 
@@ -114,14 +118,14 @@ pub async fn lower_fence(
     Ok(patiently(store, target, Takes::EveryLock, patience, lower, waiting).await?)
 }
 
-/// Refuses a run whose own writes the fence would refuse.
+/// Refuses a job whose writes the fence would refuse.
 pub(super) fn require_passable(job: &Job, fence: Option<Fence>) -> Result<(), RekeyError> {
     match fence {
         Some(fence) if fence.mode == FenceMode::Enforce && !admits(fence.rule, &job.keys) => {
             let (target, RunKeys { format, new, .. }) = (&job.target.name, &job.keys);
             Err(RekeyError::Refused {
                 what: format!(
-                    "the fence of {target} takes only {}: it would refuse what this run writes, {format} under {new}",
+                    "the fence of {target} takes only {}: it would refuse {format} under {new}",
                     fence.rule
                 ),
                 hint: "reseal fence off".to_owned(),

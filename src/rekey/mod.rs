@@ -10,15 +10,21 @@ use std::{sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    envelope::Format,
+    envelope::{Cell, Format},
     keyring::{Opener, ProofFailed, Sealer, kms::KmsError},
     store::{PageLimits, RunRow, Store, StoreError, Tally, Target, WrappedDataKey},
 };
 
+mod attend;
 mod census;
+mod crew;
+mod directions;
+mod edit;
 mod elsewhere;
 mod engine;
 mod fence;
+mod identity;
+mod metrics;
 mod pipeline;
 pub mod plan;
 mod prepare;
@@ -26,19 +32,36 @@ mod progress;
 mod quarantine;
 mod resealer;
 mod retry;
+mod rewrap;
+mod staged;
 mod steps;
 mod throttle;
+mod url_password;
 mod verify;
+mod waiting;
+mod workshop;
 
 pub use census::{Census, census};
+pub use edit::{Edit, Edited};
 pub use elsewhere::{Elsewhere, Holder, holders};
 pub use engine::run;
 pub use fence::{fence_rule, lower_fence, raise_fence};
+pub use metrics::Metrics;
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
+pub use rewrap::{Rewrapped, rewrap_data_keys};
+pub use staged::{StagePass, Swapped, drop_staged, stage, swap_staged};
 pub use steps::{Hook, Moment, Step};
+pub use url_password::{UrlPassword, UrlPasswordError};
 pub use verify::{Failure, Verified, verify};
+pub use waiting::Waiting;
+
+/// Workers in one process, at most.
+pub const MOST_WORKERS: u32 = 64;
+
+/// Rows a batch, at most.
+pub const MOST_BATCH: u32 = 100_000;
 
 /// How many KMS calls one worker keeps under way.
 const KMS_CONCURRENCY: usize = 16;
@@ -67,6 +90,11 @@ pub struct Job {
 }
 
 impl Job {
+    /// The place of a cell of the target.
+    fn cell<'a>(&'a self, column: usize, row: &'a str) -> Cell<'a> {
+        Cell { table: &self.target.name, column: &self.target.columns[column].name, row }
+    }
+
     fn limits(&self) -> PageLimits {
         PageLimits { rows: self.options.batch, bytes: PAGE_BYTES, value: self.options.max_value }
     }
@@ -88,6 +116,57 @@ pub struct RunKeys {
     pub old: Vec<String>,
     /// v2: whose data key a value gets.
     pub scope: DataKeyScope,
+    /// What is done besides.
+    #[serde(default, skip_serializing_if = "RunKind::is_rekey")]
+    pub kind: RunKind,
+}
+
+/// The kind of a run, as its row holds it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunKind {
+    /// See [`Kind::Rekey`].
+    #[default]
+    Rekey,
+    /// See [`Kind::Rewrap`].
+    Rewrap,
+    /// See [`Kind::Rewrite`].
+    Rewrite {
+        /// The edit's name.
+        edit: String,
+        /// The edit's fingerprint, sealed under the run's new key, in base64.
+        sealed: String,
+    },
+}
+
+impl RunKind {
+    /// Whether values are sealed anew as they are.
+    pub fn is_rekey(&self) -> bool {
+        *self == Self::Rekey
+    }
+}
+
+/// What a run does with a value.
+#[derive(Debug, Clone, Default)]
+pub enum Kind {
+    /// Seals it under the new key, as it is.
+    #[default]
+    Rekey,
+    /// Edits it on the way. A value that is under the new key and not edited yet is sealed again too, and verify
+    /// wants the edit done. Every sweep opens every value: no header tells whether it was edited.
+    Rewrite(Arc<dyn Edit>),
+    /// v2: a value that is in v2 keeps its data key and its sealed bytes; only the key is wrapped anew, by the KMS. It is
+    /// opened all the same, to check its tag with the key as it was wrapped and as it is.
+    Rewrap,
+}
+
+impl Kind {
+    fn edit(&self) -> Option<&dyn Edit> {
+        match self {
+            Self::Rekey | Self::Rewrap => None,
+            Self::Rewrite(edit) => Some(edit.as_ref()),
+        }
+    }
 }
 
 /// How far one v2 data key reaches.
@@ -110,12 +189,18 @@ pub struct Options {
     pub batch: usize,
     /// Rows a second, all workers of this process together.
     pub max_rows_per_second: Option<u32>,
+    /// Write nothing while a replica is further behind.
+    pub max_replica_lag: Option<Duration>,
+    /// Calls a second to the KMS of one account, all keys of this process together.
+    pub max_kms_calls_per_second: Option<u32>,
     /// Bytes a value; a larger one goes to quarantine.
     pub max_value: usize,
     /// Stop after about so many rows.
     pub rows_limit: Option<u64>,
     /// Give v1 values whose first byte is 0x02 or 0x03 a fresh nonce, even under the key they are under.
     pub reseal_ambiguous: bool,
+    /// What to do with a value.
+    pub kind: Kind,
     /// Called at every boundary of the run.
     pub hook: Hook,
 }
@@ -126,9 +211,12 @@ impl Default for Options {
             workers: 2,
             batch: 1000,
             max_rows_per_second: None,
+            max_replica_lag: None,
+            max_kms_calls_per_second: None,
             max_value: 16 << 20,
             rows_limit: None,
             reseal_ambiguous: false,
+            kind: Kind::default(),
             hook: Hook::default(),
         }
     }
@@ -187,6 +275,16 @@ pub enum RekeyError {
     /// A sealed value did not open again.
     #[error(transparent)]
     Proof(#[from] ProofFailed),
+    /// An edit changes its own result: the page with this cell was not written.
+    #[error("the edit {edit} is not idempotent: row {row}, column {column}")]
+    NotIdempotent {
+        /// The edit.
+        edit: String,
+        /// The row's key.
+        row: String,
+        /// The column.
+        column: String,
+    },
     /// The counters don't add up.
     #[error("the counters of run {run_id} do not add up")]
     Sums {
@@ -201,7 +299,7 @@ impl RekeyError {
         match self {
             Self::Store(error) => error.is_transient(),
             Self::Kms(_) => true,
-            Self::Refused { .. } | Self::Proof(_) | Self::Sums { .. } => false,
+            Self::Refused { .. } | Self::Proof(_) | Self::NotIdempotent { .. } | Self::Sums { .. } => false,
         }
     }
 }

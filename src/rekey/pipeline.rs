@@ -2,25 +2,19 @@
 
 use std::{
     ops::Range,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use rand::RngExt;
-use tokio::{
-    sync::{mpsc, watch},
-    task::AbortHandle,
-    time::sleep,
-};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::{
-    Job, RekeyError, Status, Step, Stop, StopSignal,
+    RekeyError, Step, Waiting,
     resealer::{Pass, Resealed, Resealer, count},
     retry::patiently,
-    throttle::Throttle,
+    waiting::Wait,
+    workshop::Workshop,
 };
 use crate::store::{Batch, Checkpoint, Committed, Lease, Page, StoreError, Tally, Unsettled};
 
@@ -32,47 +26,6 @@ const FIRST_PAGE: usize = 128;
 
 /// How often one row's commit may be rolled back before the row is left to the next sweep.
 const TRIES_PER_ROW: u32 = 3;
-
-/// What the workers of one process share.
-pub(super) struct Workshop {
-    pub(super) job: Arc<Job>,
-    pub(super) status: watch::Sender<Status>,
-    pub(super) stop: StopSignal,
-    pub(super) throttle: Throttle,
-    /// Rows of first sweeps that this process dealt with.
-    pub(super) rows: AtomicU64,
-    /// KMS calls that a checkpoint has counted.
-    pub(super) kms_calls: AtomicU64,
-}
-
-impl Workshop {
-    /// Whether to stop at the next boundary between batches.
-    pub(super) fn should_stop(&self) -> bool {
-        let limit = self.job.options.rows_limit.unwrap_or(u64::MAX);
-        *self.stop.borrow() == Stop::AfterBatch || self.rows.load(Ordering::Relaxed) >= limit
-    }
-
-    /// KMS calls that no checkpoint has counted yet, for one that will.
-    fn take_kms_calls(&self) -> u64 {
-        let calls: u64 = self.job.opener.kms().iter().map(|kms| kms.calls()).sum();
-        let before = self.kms_calls.fetch_max(calls, Ordering::Relaxed);
-        calls.saturating_sub(before)
-    }
-
-    /// Gives back what [`take_kms_calls`](Self::take_kms_calls) gave, when the checkpoint was not written.
-    fn give_back_kms_calls(&self, calls: u64) {
-        self.kms_calls.fetch_sub(calls, Ordering::Relaxed);
-    }
-
-    /// Waits until these rows may be written, or the run is told to stop.
-    async fn admit(&self, rows: usize) {
-        let mut stop = self.stop.clone();
-        tokio::select! {
-            () = self.throttle.admit(rows) => {}
-            Ok(_) = stop.wait_for(|stop| *stop == Stop::AfterBatch) => {}
-        }
-    }
-}
 
 /// How work on a shard ended.
 #[derive(Debug)]
@@ -90,17 +43,31 @@ pub(super) enum End {
 ///
 /// # Crash safety
 /// Nothing is kept here that the store does not have: dying anywhere costs at most the pages under way.
-pub(super) async fn work(shop: &Arc<Workshop>, lease: &Lease) -> Result<End, RekeyError> {
+pub(super) async fn work(shop: &Arc<Workshop>, worker: usize, lease: &Lease) -> Result<End, RekeyError> {
     let (sender, pages) = mpsc::channel(1);
     let reader = tokio::spawn(read_ahead(Arc::clone(shop), lease.clone(), sender));
-    let _reader = AbortOnDrop(reader.abort_handle());
+    let _reader = AbortOnDrop::new(reader);
     tokio::select! {
-        end = commit_pages(shop, lease, pages) => end,
+        end = commit_pages(shop, worker, lease, pages) => end,
         () = keep_alive(shop, lease) => Ok(End::Lost(None)),
     }
 }
 
-struct AbortOnDrop(AbortHandle);
+/// A task that ends with its owner.
+pub(super) struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    pub(super) fn new(task: JoinHandle<()>) -> Self {
+        Self(task)
+    }
+
+    /// Ends it, and waits until it has ended.
+    pub(super) async fn end(mut self) {
+        self.0.abort();
+        // It was cut off, or had ended: either is what was asked for.
+        drop((&mut self.0).await);
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -123,12 +90,17 @@ async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Resul
     let pass = if lease.sweep == 1 { Pass::First } else { Pass::Later };
     let mut resealer = Resealer::new(Arc::clone(&shop.job));
     let mut limits = shop.job.limits();
-    let most = limits.rows;
-    limits.rows = most.min(FIRST_PAGE);
-    let skip = if pass == Pass::Later { shop.job.sealer.header() } else { None };
+    limits.rows = FIRST_PAGE;
+    let skip = if pass == Pass::Later && shop.job.options.kind.edit().is_none() {
+        shop.job.sealer.header()
+    } else {
+        None
+    };
     let mut after = lease.cursor.clone();
     loop {
         let job = &shop.job;
+        let most = shop.directions.borrow().batch;
+        limits.rows = limits.rows.min(most);
         let read = || job.store.read_page(&job.target, &lease.range, after.as_ref(), skip.as_deref(), limits);
         let resealed = match job.at(Step::ReadPage, patiently(&shop.status, read)).await {
             Ok(page) => {
@@ -153,14 +125,15 @@ fn next_page_size(page: &Page, rows: usize, most: usize) -> usize {
 
 async fn commit_pages(
     shop: &Workshop,
+    worker: usize,
     lease: &Lease,
     mut pages: mpsc::Receiver<Result<Resealed, RekeyError>>,
 ) -> Result<End, RekeyError> {
     let mut lease = lease.clone();
     while let Some(resealed) = pages.recv().await {
         let resealed = resealed?;
-        shop.admit(resealed.page.keys.len()).await;
-        match commit_page(shop, &mut lease, &resealed).await? {
+        shop.admit(worker, resealed.page.keys.len()).await;
+        match commit_page(shop, worker, &mut lease, &resealed).await? {
             Some(end) => return Ok(end),
             None if resealed.page.last => return Ok(End::Done),
             None => {}
@@ -173,15 +146,18 @@ async fn commit_pages(
 /// lease's cursor follows.
 async fn commit_page(
     shop: &Workshop,
+    worker: usize,
     lease: &mut Lease,
     resealed: &Resealed,
 ) -> Result<Option<End>, RekeyError> {
     let rows = resealed.page.keys.len();
     let (mut start, mut size, mut tries) = (0, rows, 0);
     loop {
-        if shop.should_stop() {
+        if shop.should_leave(worker) {
             return Ok(Some(End::Stopped));
         }
+        // The page was read for the batch of a while ago.
+        size = size.min(shop.directions.borrow().batch);
         let chunk = start..rows.min(start + size);
         let committed = if rows > 0 && size == 1 && tries >= TRIES_PER_ROW {
             defer_row(shop, lease, resealed, start).await
@@ -190,7 +166,7 @@ async fn commit_page(
         };
         match committed {
             Ok(Committed::Fenced) => return Ok(Some(End::Lost(None))),
-            Ok(Committed::Done(unsettled)) => {
+            Ok(Committed::Done { unsettled, .. }) => {
                 *lease = lease.moved_to(resealed.page.keys[chunk.clone()].last());
                 if lease.sweep == 1 {
                     shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
@@ -208,12 +184,11 @@ async fn commit_page(
             // Not even the checkpoint of an empty page gets through: somebody locks our own tables.
             Err(error) if rows == 0 && tries >= TRIES_PER_ROW => return Ok(Some(End::Lost(Some(error)))),
             Err(error) if error.is_rolled_back() => {
-                shop.status.send_modify(|status| status.waiting = Some(format!("the database: {error}")));
+                let _wait = Wait::begin(&shop.status, Waiting::Database(error.to_string()));
                 tries = if size == 1 { tries + 1 } else { 0 };
                 size = (size / 2).max(1);
                 let pause = rand::rng().random_range(20..200);
                 sleep(Duration::from_millis(pause)).await;
-                shop.status.send_modify(|status| status.waiting = None);
             }
             Err(error) if error.is_transient() => return Ok(Some(End::Lost(Some(error)))),
             Err(error) => return Err(error.into()),
@@ -244,9 +219,8 @@ async fn commit_chunk(
         rows: chunk,
         checkpoint,
     };
-    let job = &shop.job;
-    let committed = job.at(Step::Commit, job.store.commit(&job.target, lease, batch)).await;
-    if !matches!(committed, Ok(Committed::Done(_))) {
+    let committed = shop.commit(Step::Commit, lease, batch).await;
+    if !matches!(committed, Ok(Committed::Done { .. })) {
         shop.give_back_kms_calls(kms_calls);
     }
     committed
@@ -274,8 +248,7 @@ async fn defer_row(
         rows: row..row,
         checkpoint: Checkpoint { cursor: Some(&page.keys[row]), done, tally },
     };
-    let job = &shop.job;
-    job.at(Step::DeferRow, job.store.commit(&job.target, lease, batch)).await
+    shop.commit(Step::DeferRow, lease, batch).await
 }
 
 /// Re-seals at once what somebody else changed under us; what is changed again meanwhile waits for the next sweep.
@@ -312,8 +285,8 @@ async fn settle_conflicts(
         rows,
         checkpoint: Checkpoint { cursor: None, done: false, tally },
     };
-    match job.at(Step::SettleConflicts, job.store.commit(&job.target, lease, batch)).await {
-        Ok(Committed::Done(_)) => Ok(None),
+    match shop.commit(Step::SettleConflicts, lease, batch).await {
+        Ok(Committed::Done { .. }) => Ok(None),
         Ok(Committed::Fenced) => Ok(Some(End::Lost(None))),
         // They are counted as deferred: the next sweep comes back to them.
         Err(error) if error.is_rolled_back() => Ok(None),

@@ -1,13 +1,13 @@
 //! From named keys to a job: loads static keys, asks the KMS, unwraps the registry's data keys.
 
-use std::sync::Arc;
+use std::{num::NonZero, sync::Arc};
 
-use super::{DataKeyScope, Hook, Job, Options, RekeyError, RunKeys, Step};
+use super::{DataKeyScope, Hook, Job, Kind, Options, RekeyError, RunKeys, Step, identity};
 use crate::{
     envelope::{Format, KeyId, v1::StaticCipher, v3::BoundKey},
     keyring::{
         ClearText, Opener, RegistryError, Sealer, generate,
-        kms::{self, Kms, KmsError},
+        kms::{self, Kms, KmsError, Quota},
         spec::{KeySpec, KmsSpec},
         static_key, unwrap,
     },
@@ -57,7 +57,14 @@ pub async fn prepare(
     options: Options,
     intent: Intent,
 ) -> Result<Job, RekeyError> {
-    let mut ring = Ring::default();
+    if matches!(options.kind, Kind::Rewrap) && choice.format != Format::V2 {
+        return Err(RekeyError::Refused {
+            what: format!("values of format {} hold no wrapped key to wrap anew", choice.format),
+            hint: "for the data keys of v3: reseal keys rewrap --to KMS".to_owned(),
+        });
+    }
+    let quota = Quota::new(options.max_kms_calls_per_second.and_then(NonZero::new));
+    let mut ring = Ring { quota: Arc::new(quota), ..Ring::default() };
     let new = ring.add(&choice.new).await?;
     let mut old = Vec::new();
     for spec in &choice.old {
@@ -102,7 +109,8 @@ pub async fn prepare(
             registry.unavailable.iter().for_each(|&key_id| opener.add_unavailable(key_id));
         }
     }
-    let keys = RunKeys { format: choice.format, new: name, old, scope: choice.scope };
+    let kind = identity::of(&options.kind, &sealer).await?;
+    let keys = RunKeys { format: choice.format, new: name, old, scope: choice.scope, kind };
     let (opener, sealer, target) = (Arc::new(opener), Arc::new(sealer), Arc::new(target));
     Ok(Job { store, target, keys, opener, sealer, new_data_key: registry.new, options })
 }
@@ -142,6 +150,7 @@ struct Ring {
     statics: Vec<Arc<StaticCipher>>,
     kms: Vec<Arc<dyn Kms>>,
     connected: Vec<(KmsSpec, Arc<dyn Kms>)>,
+    quota: Arc<Quota>,
 }
 
 impl Ring {
@@ -157,10 +166,13 @@ impl Ring {
                 if let Some((_, kms)) = self.connected.iter().find(|(known, _)| known == name) {
                     return Ok(Named::Kms(Arc::clone(kms)));
                 }
-                let kms = kms::connect(name).await.map_err(|error| match error {
-                    kms::ConnectError::Kms(error) => RekeyError::Kms(error),
-                    error => refused(spec, &error),
-                })?;
+                let kms =
+                    kms::connect_within(name, Arc::clone(&self.quota)).await.map_err(
+                        |error| match error {
+                            kms::ConnectError::Kms(error) => RekeyError::Kms(error),
+                            error => refused(spec, &error),
+                        },
+                    )?;
                 self.connected.push((name.clone(), Arc::clone(&kms)));
                 self.kms.push(Arc::clone(&kms));
                 Ok(Named::Kms(kms))

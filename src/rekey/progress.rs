@@ -1,7 +1,10 @@
 //! What a run tells those who watch it, and how it is told to stop.
 
+use std::sync::Arc;
+
 use tokio::sync::watch;
 
+use super::{Metrics, Waiting};
 use crate::store::RunRow;
 
 /// What a run shows of itself while it works; its counters are in the store.
@@ -9,8 +12,26 @@ use crate::store::RunRow;
 pub struct Status {
     /// The run, once it is open.
     pub run: Option<RunRow>,
-    /// Why nothing moves, when nothing moves.
-    pub waiting: Option<String>,
+    /// What this process did so far, for a monitoring system.
+    pub metrics: Arc<Metrics>,
+    /// What is to be known besides, such as a throttle that has nothing to go by.
+    pub note: Option<String>,
+    /// Each wait under way.
+    pub(super) waits: Vec<(u64, Waiting)>,
+    pub(super) next_wait: u64,
+}
+
+impl Status {
+    /// Why nothing moves, or not as fast as it could: of all reasons, the first of [`Waiting::NAMES`].
+    pub fn waiting(&self) -> Option<&Waiting> {
+        let rank = |waiting: &Waiting| Waiting::NAMES.iter().position(|name| *name == waiting.name());
+        self.waits.iter().map(|(_, reason)| reason).min_by_key(|reason| rank(reason))
+    }
+
+    /// How many waits are under way for the reason of this name.
+    pub fn waits_for(&self, name: &str) -> usize {
+        self.waits.iter().filter(|(_, reason)| reason.name() == name).count()
+    }
 }
 
 /// Whether to go on.

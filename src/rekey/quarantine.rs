@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Job, RekeyError, Step, resealer::Resealer};
+use super::{Job, RekeyError, Step, fence::require_passable, resealer::Resealer};
 use crate::store::RowKey;
 
 /// Records looked at in one step.
@@ -23,7 +23,7 @@ pub struct Retried {
 ///
 /// # Errors
 /// [`RekeyError::Refused`] for a job whose data key is not in the registry: only a run adds it, and a value under it
-/// would be lost. Trouble with the database or the KMS; what was settled before stays settled.
+/// would be lost; and for one whose writes the fence would refuse. Trouble with the database or the KMS; what was settled before stays settled.
 pub async fn retry_quarantined(job: &Arc<Job>) -> Result<Retried, RekeyError> {
     if job.new_data_key.is_some() {
         return Err(RekeyError::Refused {
@@ -31,6 +31,7 @@ pub async fn retry_quarantined(job: &Arc<Job>) -> Result<Retried, RekeyError> {
             hint: "name the key that the run ended under: reseal keys list".to_owned(),
         });
     }
+    require_passable(job, job.at(Step::ReadFence, job.store.fence(&job.target.name)).await?)?;
     let mut resealer = Resealer::new(Arc::clone(job));
     let mut retried = Retried::default();
     let mut after: Option<(String, String)> = None;

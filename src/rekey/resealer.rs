@@ -5,10 +5,10 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
-use super::{DataKeyScope, Job, KMS_CONCURRENCY, RekeyError, Step};
+use super::{DataKeyScope, Edited, Job, KMS_CONCURRENCY, Kind, RekeyError, Step, edit};
 use crate::{
     envelope::{Encoding, Format, Shape, is_ambiguous_first_byte},
-    keyring::{Attempt, OriginKey, Reason, RowKeys, Sealer, looks_like_url},
+    keyring::{Attempt, OriginKey, ProofFailed, Reason, RowKeys, Sealer, looks_like_url},
     secret::Plaintext,
     store::{Cells, Page, Quarantined, Tally},
 };
@@ -27,6 +27,8 @@ enum Verdict {
     Current,
     /// It is open, and will be sealed anew.
     Open,
+    /// It is open, and its data key, which this KMS key of the opener's unwrapped, will be wrapped anew.
+    Rewrap(usize),
     /// It waits for its data key.
     Wrapped,
     /// It can't be opened.
@@ -61,7 +63,7 @@ impl Resealed {
                 Verdict::Empty | Verdict::Current if sweep > 1 => continue,
                 Verdict::Empty => tally.empty += 1,
                 Verdict::Current => tally.current += 1,
-                Verdict::Open | Verdict::Wrapped => tally.rekeyed += 1,
+                Verdict::Open | Verdict::Rewrap(_) | Verdict::Wrapped => tally.rekeyed += 1,
                 Verdict::Refused(_) => tally.quarantined += 1,
             }
             tally.total += 1;
@@ -91,6 +93,7 @@ pub(super) enum Pass {
     First,
     /// Values that show the new key in their header, or have v2's form where only the new key can have made them,
     /// are taken for current: no sweep decrypts them, nor asks a remote KMS about every row, again. A verify does.
+    /// Where values are edited on the way, every one is opened again.
     Later,
 }
 
@@ -133,7 +136,7 @@ impl Resealer {
                 let verdict = match page.cells.at(row, column) {
                     None => Verdict::Empty,
                     Some([]) => Verdict::Refused(Reason::TooLarge),
-                    Some(stored) => self.attempt(column, stored, row * width + column, pass),
+                    Some(stored) => self.attempt(column, stored, row * width + column, pass)?,
                 };
                 verdicts.push(verdict);
             }
@@ -156,27 +159,34 @@ impl Resealer {
             verdicts[row * width + column] = match page.cells.at(row, column) {
                 None => Verdict::Empty,
                 Some([]) => Verdict::Refused(Reason::TooLarge),
-                Some(stored) => self.attempt(column, stored, row * width + column, Pass::First),
+                Some(stored) => self.attempt(column, stored, row * width + column, Pass::First)?,
             };
         }
         self.open_wrapped(&page, &mut verdicts).await?;
         self.seal(page, verdicts).await
     }
 
-    fn attempt(&mut self, column: usize, stored: &[u8], cell: usize, pass: Pass) -> Verdict {
-        let trusts_form = pass == Pass::Later && self.only_new_key_wraps();
+    fn attempt(
+        &mut self,
+        column: usize,
+        stored: &[u8],
+        cell: usize,
+        pass: Pass,
+    ) -> Result<Verdict, RekeyError> {
+        let trusts_form =
+            pass == Pass::Later && self.job.options.kind.edit().is_none() && self.only_new_key_wraps();
         let opener = &self.job.opener;
         let plaintext = &mut self.plaintexts[cell];
         let encoding = self.job.target.columns[column].encoding;
-        let Some(value) = encoding.decode(stored, &mut self.decoded) else {
-            let attempt = opener.attempt_undecodable(stored, plaintext);
-            return settle(&self.job, attempt, stored);
+        let (attempt, value) = match encoding.decode(stored, &mut self.decoded) {
+            Some(value) => (opener.attempt(column, &self.row_text, value, plaintext), value),
+            None => (opener.attempt_undecodable(stored, plaintext), stored),
         };
-        let attempt = opener.attempt(column, &self.row_text, value, plaintext);
         if attempt == Attempt::Wrapped && trusts_form {
-            return Verdict::Current;
+            return Ok(Verdict::Current);
         }
-        settle(&self.job, attempt, value)
+        let edited = edit_opened(&self.job, &attempt, column, &self.row_text, plaintext, &mut self.check)?;
+        Ok(settle(&self.job, attempt, edited, value))
     }
 
     /// Whether, of all KMS keys that a value may be under, there is only the new one.
@@ -214,8 +224,12 @@ impl Resealer {
                 let stored = page.cells.at(row, column).unwrap_or_default();
                 let encoding = self.job.target.columns[column].encoding;
                 let value = encoding.decode(stored, &mut self.decoded).unwrap_or_default();
-                let attempt = job.opener.open_unwrapped(value, &unwrapped, &mut self.plaintexts[cell]);
-                verdicts[cell] = settle(&self.job, attempt, value);
+                let plaintext = &mut self.plaintexts[cell];
+                let attempt = job.opener.open_unwrapped(value, &unwrapped, plaintext);
+                page.keys[row].write_to(&mut self.row_text);
+                let (text, check) = (&self.row_text, &mut self.check);
+                let edited = edit_opened(&self.job, &attempt, column, text, plaintext, check)?;
+                verdicts[cell] = settle(&self.job, attempt, edited, value);
             }
         }
         Ok(())
@@ -225,6 +239,7 @@ impl Resealer {
     async fn seal(&mut self, page: Page, mut verdicts: Vec<Verdict>) -> Result<Resealed, RekeyError> {
         let width = page.cells.width();
         let row_keys = self.row_keys(page.keys.len(), width, &verdicts).await?;
+        let rewrapped = self.rewrapped(&page, &verdicts).await?;
         let mut new = Cells::new(width);
         let (mut not_urls, mut quarantined) = (Vec::new(), Vec::new());
         for row in 0..page.keys.len() {
@@ -232,11 +247,19 @@ impl Resealer {
             for column in 0..width {
                 let cell = row * width + column;
                 match verdicts[cell] {
-                    Verdict::Open => {
+                    Verdict::Open | Verdict::Rewrap(_) => {
                         let plaintext = &mut self.plaintexts[cell];
-                        let keys = row_keys.of(row);
                         let (sealed, check) = (&mut self.sealed, &mut self.check);
-                        self.job.sealer.seal(column, &self.row_text, keys, plaintext, sealed, check)?;
+                        if verdicts[cell] == Verdict::Open {
+                            let keys = row_keys.of(row);
+                            self.job.sealer.seal(column, &self.row_text, keys, plaintext, sealed, check)?;
+                        } else {
+                            let stored = page.cells.at(row, column).unwrap_or_default();
+                            let encoding = self.job.target.columns[column].encoding;
+                            let value = encoding.decode(stored, &mut self.decoded).unwrap_or_default();
+                            let keys = Shape::of(value).v2.and_then(|old| rewrapped.get(old.encrypted_dek));
+                            keys.ok_or(ProofFailed)?.carry(value, plaintext, sealed, check)?;
+                        }
                         if !looks_like_url(plaintext.expose()) {
                             not_urls.push(row);
                         }
@@ -288,6 +311,35 @@ impl Resealer {
             first_seen_ms: 0,
             last_seen_ms: 0,
         }))
+    }
+
+    /// The data keys to be wrapped anew, each once, by how they were wrapped.
+    async fn rewrapped(
+        &self,
+        page: &Page,
+        verdicts: &[Verdict],
+    ) -> Result<HashMap<Vec<u8>, RowKeys>, RekeyError> {
+        let width = page.cells.width();
+        let (mut sources, mut buffer) = (HashMap::new(), Vec::new());
+        for (cell, verdict) in verdicts.iter().enumerate() {
+            let Verdict::Rewrap(source) = *verdict else { continue };
+            let stored = page.cells.at(cell / width, cell % width).unwrap_or_default();
+            let value = self.job.target.columns[cell % width].encoding.decode(stored, &mut buffer);
+            if let Some(wrapped) = Shape::of(value.unwrap_or_default()).v2 {
+                sources.insert(wrapped.encrypted_dek.to_vec(), source);
+            }
+        }
+        let (job, kms) = (&self.job, self.job.opener.kms());
+        stream::iter(sources)
+            .map(|(encrypted_dek, source)| async move {
+                let rewrap = job.sealer.rewrap(&encrypted_dek, kms[source].as_ref());
+                let keys = job.at(Step::MakeValueKey, rewrap).await?;
+                Ok(keys.map(|keys| (encrypted_dek, keys)))
+            })
+            .buffer_unordered(KMS_CONCURRENCY)
+            .try_filter_map(|keys| async move { Ok(keys) })
+            .try_collect()
+            .await
     }
 
     /// The data keys that the open cells of a v2 run need: one a row, or one for the whole batch.
@@ -342,8 +394,26 @@ impl RowKeySet {
     }
 }
 
+/// Does the run's edit, if it has one, on a value that was opened.
+fn edit_opened(
+    job: &Job,
+    attempt: &Attempt,
+    column: usize,
+    row: &str,
+    plaintext: &mut Plaintext,
+    scratch: &mut Plaintext,
+) -> Result<Edited, RekeyError> {
+    let (Attempt::Opened(_), Some(edit)) = (attempt, job.options.kind.edit()) else {
+        return Ok(Edited::Same);
+    };
+    edit::apply(edit, job.cell(column, row), plaintext, scratch).map_err(|edit::NotIdempotent| {
+        let (row, column) = (row.to_owned(), job.target.columns[column].name.clone());
+        RekeyError::NotIdempotent { edit: edit.name().to_owned(), row, column }
+    })
+}
+
 /// What an attempt means for the run.
-fn settle(job: &Job, attempt: Attempt, value: &[u8]) -> Verdict {
+fn settle(job: &Job, attempt: Attempt, edited: Edited, value: &[u8]) -> Verdict {
     match attempt {
         Attempt::Wrapped => Verdict::Wrapped,
         Attempt::Refused(reason) => Verdict::Refused(reason),
@@ -351,7 +421,15 @@ fn settle(job: &Job, attempt: Attempt, value: &[u8]) -> Verdict {
             let ambiguous = job.options.reseal_ambiguous
                 && matches!(origin.key, OriginKey::Static(_))
                 && is_ambiguous_first_byte(value);
-            if job.sealer.is_current(&origin) && !ambiguous { Verdict::Current } else { Verdict::Open }
+            let stays = job.sealer.is_current(&origin) && !ambiguous && edited == Edited::Same;
+            match (&origin.key, &job.options.kind) {
+                _ if stays => Verdict::Current,
+                (OriginKey::Kms(name), Kind::Rewrap) => {
+                    let source = job.opener.kms().iter().position(|kms| kms.key_name() == name.as_ref());
+                    source.map_or(Verdict::Open, Verdict::Rewrap)
+                }
+                _ => Verdict::Open,
+            }
         }
     }
 }

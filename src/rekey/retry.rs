@@ -8,7 +8,7 @@ use std::{
 use backon::{ExponentialBuilder, Retryable};
 use tokio::sync::watch;
 
-use super::Status;
+use super::{Status, Waiting, waiting::Wait};
 use crate::store::StoreError;
 
 /// How long the database may be in trouble: longer than a server takes to restart.
@@ -28,17 +28,12 @@ where
         .with_max_delay(Duration::from_secs(5))
         .without_max_times()
         .with_jitter();
-    let (mut waited, started) = (false, Instant::now());
-    let answer = operation
+    let (mut wait, started) = (None, Instant::now());
+    operation
         .retry(backoff)
         .when(|error| error.is_transient() && started.elapsed() < PATIENCE)
         .notify(|error, _| {
-            waited = true;
-            status.send_modify(|status| status.waiting = Some(format!("the database: {error}")));
+            wait.get_or_insert_with(|| Wait::begin(status, Waiting::Database(error.to_string())));
         })
-        .await;
-    if waited {
-        status.send_modify(|status| status.waiting = None);
-    }
-    answer
+        .await
 }

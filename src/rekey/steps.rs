@@ -47,6 +47,8 @@ steps! {
     Split => "split",
     /// The run, its first shards and its new data key are stored, in one transaction.
     CreateRun => "create-run",
+    /// The process says for the first time that it is there, and hears what was ordered.
+    Beat => "beat",
     /// The run's row is read.
     ReadRun => "read-run",
     /// A shard is claimed, and its fence number grows.
@@ -59,7 +61,7 @@ steps! {
     Reseal => "reseal",
     /// A value's data key is unwrapped by the KMS; in a verify too.
     UnwrapValueKey => "unwrap-value-key",
-    /// A data key for one row, or one batch, of v2 values is made by the KMS and unwrapped again.
+    /// A data key for one row, or one batch, of v2 values is made by the KMS, or wrapped anew, and unwrapped again.
     MakeValueKey => "make-value-key",
     /// A value that is too large to be read is hashed by the database.
     Fingerprint => "fingerprint",
@@ -79,12 +81,16 @@ steps! {
     CloseQuarantine => "close-quarantine",
     /// The run's state changes.
     MoveRun => "move-run",
+    /// The process takes back what it said of itself.
+    Leave => "leave",
     /// Quarantine records are read, to try their values again.
     ReadQuarantine => "read-quarantine",
     /// A quarantined row is read again.
     ReadRow => "read-row",
     /// A quarantined value that opens now is replaced and its record removed, in one transaction.
     SettleQuarantined => "settle-quarantined",
+    /// The fence is raised. No job is needed for that, so its caller takes the step: [`Hook::at`].
+    RaiseFence => "raise-fence",
     /// The snapshot of a verify is read.
     Snapshot => "snapshot",
 }
@@ -111,8 +117,8 @@ impl Hook {
         Self(Some(Arc::new(observe)))
     }
 
-    /// Takes a step.
-    pub(super) async fn at<T>(&self, step: Step, taken: impl Future<Output = T>) -> T {
+    /// Takes a step under the eyes of the hook.
+    pub async fn at<T>(&self, step: Step, taken: impl Future<Output = T>) -> T {
         self.call(step, Moment::Before);
         let answer = taken.await;
         self.call(step, Moment::After);

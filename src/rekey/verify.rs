@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::{Job, KMS_CONCURRENCY, RekeyError, Step, resealer::count};
+use super::{Edited, Job, KMS_CONCURRENCY, RekeyError, Step, edit, resealer::count};
 use crate::{
     envelope::Shape,
     keyring::{Attempt, Opener, Reason},
@@ -23,7 +23,7 @@ pub struct Failure {
     pub row: String,
     /// The column.
     pub column: String,
-    /// What is wrong with it: a reason as in quarantine, or `not-current`.
+    /// What is wrong with it: a reason as in quarantine, `not-current`, or `not-edited`.
     pub reason: String,
 }
 
@@ -59,7 +59,8 @@ impl Verified {
 /// Opens every value of the table under the key that `job` seals with.
 ///
 /// `job.opener` must hold that key alone, unwrapped afresh: with any other key in it, a value that merely opens could
-/// pass. One snapshot, read without any index; nothing is written.
+/// pass. One snapshot, read without any index; nothing is written. Of a rewrite, a value passes only if the edit would
+/// change nothing more.
 ///
 /// # Errors
 /// Trouble with the database or the KMS. A value that does not pass is no error: it is counted and named.
@@ -111,7 +112,7 @@ async fn verify_page(
                     let wrapped = Shape::of(value).v2.map(|wrapped| wrapped.encrypted_dek.to_vec());
                     waiting.entry(wrapped.unwrap_or_default()).or_default().push((row, column));
                 }
-                Some((attempt, _)) => verified.note(job, page, row, column, attempt),
+                Some((attempt, _)) => verified.note(job, page, row, column, attempt, plaintext),
                 None => verified.fail(job, page, row, column, Reason::Malformed.as_str()),
             }
         }
@@ -127,17 +128,40 @@ async fn verify_page(
             let stored = page.cells.at(row, column).unwrap_or_default();
             let value = job.target.columns[column].encoding.decode(stored, &mut buffer).unwrap_or_default();
             let attempt = opener.open_unwrapped(value, &unwrapped, plaintext);
-            verified.note(job, page, row, column, attempt);
+            verified.note(job, page, row, column, attempt, plaintext);
         }
     }
     plaintext.clear();
     Ok(())
 }
 
+/// Whether the run's edit, if it has one, would leave this plaintext as it is.
+fn is_edited(job: &Job, page: &Page, row: usize, column: usize, plaintext: &mut Plaintext) -> bool {
+    job.options.kind.edit().is_none_or(|edit| {
+        let row = page.keys[row].to_string();
+        let edited = edit::apply(edit, job.cell(column, &row), plaintext, &mut Plaintext::new());
+        matches!(edited, Ok(Edited::Same))
+    })
+}
+
 impl Verified {
-    fn note(&mut self, job: &Job, page: &Page, row: usize, column: usize, attempt: Attempt) {
+    fn note(
+        &mut self,
+        job: &Job,
+        page: &Page,
+        row: usize,
+        column: usize,
+        attempt: Attempt,
+        plaintext: &mut Plaintext,
+    ) {
         match attempt {
-            Attempt::Opened(origin) if job.sealer.is_current(&origin) => self.opened += 1,
+            Attempt::Opened(origin) if job.sealer.is_current(&origin) => {
+                if is_edited(job, page, row, column, plaintext) {
+                    self.opened += 1;
+                } else {
+                    self.fail(job, page, row, column, "not-edited");
+                }
+            }
             Attempt::Refused(reason) => self.fail(job, page, row, column, reason.as_str()),
             Attempt::Opened(_) | Attempt::Wrapped => self.fail(job, page, row, column, "not-current"),
         }

@@ -12,10 +12,12 @@ mod cells;
 mod control;
 mod error;
 mod fence;
+mod orders;
 pub mod postgres;
 mod run;
 mod schema;
 pub mod sqlite;
+mod staged;
 mod survey;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
@@ -24,16 +26,21 @@ pub use control::{
     fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
+    rewraps::Rewraps,
     runs::Runs,
     shards::Shards,
+    stagings::{Staging, Stagings},
+    steering::Steering,
 };
 pub use error::StoreError;
 pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
+pub use orders::{Heartbeat, Orders, Paused, Pressure, Process, Replicas, RowRate, Setting, ShardCount};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
+pub use staged::{Staged, StagedSwap};
 pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
@@ -56,7 +63,20 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
 #[async_trait]
 pub trait Store:
-    Registry + Runs + Shards + Quarantine + AuditLog + Fences + Survey + Debug + Send + Sync
+    Registry
+    + Rewraps
+    + Runs
+    + Shards
+    + Steering
+    + Quarantine
+    + Stagings
+    + Staged
+    + AuditLog
+    + Fences
+    + Survey
+    + Debug
+    + Send
+    + Sync
 {
     // --- our own tables ---
 
@@ -70,6 +90,9 @@ pub trait Store:
 
     /// Looks at the table that `name` names: what it is, and everything about it that a re-key must know.
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError>;
+
+    /// What the database has to bear besides us; nothing, for one that can't tell.
+    async fn pressure(&self) -> Result<Pressure, StoreError>;
 
     /// How many rows the table holds now.
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError>;

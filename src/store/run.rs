@@ -7,7 +7,7 @@ use std::{
 
 use uuid::Uuid;
 
-use super::{Cells, RowKey};
+use super::{Cells, Orders, RowKey};
 
 /// Counters of cells, and of rows where it says so. Deltas may be negative.
 ///
@@ -168,6 +168,8 @@ pub struct RunRow {
     pub created_ms: i64,
     /// Unix milliseconds, by the database's clock, when the run ended.
     pub finished_ms: Option<i64>,
+    /// What operators ordered of it.
+    pub orders: Orders,
 }
 
 /// A run to open.
@@ -255,8 +257,13 @@ pub struct Batch<'a> {
 /// How a commit ended.
 #[derive(Debug)]
 pub enum Committed {
-    /// The batch is in, but for these cells, which were not ours any more.
-    Done(Vec<Unsettled>),
+    /// The batch is in.
+    Done {
+        /// But for these cells, which were not ours any more.
+        unsettled: Vec<Unsettled>,
+        /// What the checkpoint's tally was corrected by.
+        correction: Tally,
+    },
     /// The shard is another worker's now, or its cursor is not where the lease has it; nothing was written.
     Fenced,
 }

@@ -118,7 +118,7 @@ impl Site {
     }
 
     /// The run that finds nothing left.
-    pub(super) fn finish(&self) -> Vec<&str> {
+    pub(super) fn last_sweep(&self) -> Vec<&str> {
         ["run"].into_iter().chain(self.keys.iter().map(String::as_str)).collect()
     }
 

@@ -30,7 +30,7 @@ use crate::support::{
 const UNBORN: usize = 2_000;
 
 /// Data keys of the v2 values that are there at first.
-const WRAPPED: usize = 40;
+const WRAPPED: usize = 20;
 
 /// Which key a writer holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +50,19 @@ pub(super) struct World {
     wrapped: HashMap<Vec<u8>, Key>,
     /// The data key of the new values, once there is one.
     new: OnceLock<Key>,
-    stopped: [AtomicBool; 2],
+    /// Whether writers are to end.
+    pub(super) is_over: AtomicBool,
     /// Writes that were committed.
     pub(super) writes: AtomicU64,
+    /// Writes under an old key that the fence refused.
+    pub(super) refused: AtomicU64,
     /// The KMS keys, as they are named to reseal.
     pub(super) old_kms: String,
     pub(super) new_kms: String,
 }
 
 impl World {
-    /// Fills the table: 19 of 20 rows in v1, the others in v2.
+    /// Fills the table: one row in 50 is in v2, the others in v1.
     pub(super) async fn build(database: &TestDatabase<'_>, rows: usize, seed: u64) -> Self {
         let old: Key = StdRng::seed_from_u64(seed).random();
         let pool = PgPoolOptions::new()
@@ -82,9 +85,9 @@ impl World {
         }
         let data_keys: Vec<(&Vec<u8>, &Key)> = wrapped.iter().collect();
         let (mut keys, mut values) = (Vec::new(), Vec::new());
-        for (number, (row, holds)) in expected.0.iter().enumerate().step_by(20) {
+        for (number, (row, holds)) in expected.0.iter().enumerate().step_by(50) {
             let Holds::Sealed(text) = &holds[0] else { continue };
-            let (blob, key) = data_keys[number / 20 % WRAPPED];
+            let (blob, key) = data_keys[number / 50 % WRAPPED];
             keys.push(*row);
             values.push(oracle::seal_v2(key, blob, text.as_bytes()));
         }
@@ -102,8 +105,9 @@ impl World {
             old,
             wrapped,
             new: OnceLock::new(),
-            stopped: Default::default(),
+            is_over: AtomicBool::new(false),
             writes: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
             old_kms: format!("aws-kms:{old_arn}"),
             new_kms: format!("aws-kms:{new_arn}"),
         }
@@ -137,10 +141,6 @@ impl World {
         while sqlx::query(expire).execute(&self.pool).await.is_err() {}
     }
 
-    pub(super) fn stop(&self, writer: Writer) {
-        self.stopped[writer as usize].store(true, Ordering::Relaxed);
-    }
-
     /// Every way in which the table is not what those who wrote it know.
     pub(super) async fn differences(&self) -> Vec<String> {
         let mut expected = Expected::default();
@@ -153,11 +153,11 @@ impl World {
         expected.differences(&stored, |cell, value| oracle::open_v3(value, cell, |_| self.new.get().copied()))
     }
 
-    /// Changes rows at random until it is told to stop.
+    /// Changes rows at random until all is over.
     pub(super) async fn write(self: std::sync::Arc<Self>, writer: Writer, seed: u64) {
         let mut dice = StdRng::seed_from_u64(seed.rotate_left(8) ^ writer as u64);
         for number in 0.. {
-            if self.stopped[writer as usize].load(Ordering::Relaxed) {
+            if self.is_over.load(Ordering::Relaxed) {
                 return;
             }
             let (row, known) = &self.rows[dice.random_range(0..self.rows.len())];
@@ -170,8 +170,11 @@ impl World {
                     self.writes.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    assert!(is_lost(&error), "{error}");
+                    let refused = writer == Writer::OldKey && is_refused(&error);
+                    assert!(refused || is_lost(&error), "{error}");
+                    self.refused.fetch_add(u64::from(refused), Ordering::Relaxed);
                     let found = self.look(*row).await;
+                    assert!(!refused || found == *known, "{row}: it was refused, and it changed");
                     assert!(
                         found == *known || found == after,
                         "{row}: neither what was there nor what was written"
@@ -219,7 +222,7 @@ impl World {
             Holds::Sealed(text) => text.as_bytes(),
         };
         Some(match writer {
-            Writer::OldKey if dice.random_bool(0.2) => {
+            Writer::OldKey if dice.random_bool(0.1) => {
                 let (blob, key) = self.wrapped.iter().nth(dice.random_range(0..WRAPPED)).expect("so many");
                 oracle::seal_v2(key, blob, text)
             }
@@ -282,6 +285,12 @@ impl Change {
         let column = usize::from(after[0] == known[0]);
         (Self::Update(column, after[column].clone()), Some(after))
     }
+}
+
+/// Whether the fence refused a write.
+fn is_refused(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "RK001")
 }
 
 /// Whether the way to the database was lost, so that nobody said what became of a statement.

@@ -70,13 +70,19 @@ impl Operator {
 
     /// With tenants in Postgres, and `DATABASE_URL` set.
     pub(crate) async fn on_postgres(name: &str, rows: usize) -> (Self, TestDatabase<'static>, PgPool) {
-        let mut operator = Self::new();
         let database = TempPostgres::shared().database(name);
+        let (operator, pool) = Self::on_database(&database, rows).await;
+        (operator, database, pool)
+    }
+
+    /// With tenants in this database, and `DATABASE_URL` set.
+    pub(crate) async fn on_database(database: &TestDatabase<'_>, rows: usize) -> (Self, PgPool) {
+        let mut operator = Self::new();
         let pool = database.pool();
         let expected = Tenants { seed: 3, rows, key: &OLD }.fill_postgres(&pool).await;
         operator.guard_all(&expected);
         operator.set("DATABASE_URL", &database.url());
-        (operator, database, pool)
+        (operator, pool)
     }
 
     /// With tenants in `tenants.db`, and `DATABASE_URL` set.

@@ -30,6 +30,8 @@ fn step_of(boundary: Boundary) -> Option<&'static str> {
         | Boundary::Split => None,
         // A look at the run's row, which the next step's condition takes again.
         Boundary::ReadRun => None,
+        // What a process says of itself, for those who watch.
+        Boundary::Beat | Boundary::Leave => None,
         // Nobody sees a sealing before its batch is committed.
         Boundary::Reseal | Boundary::UnwrapValueKey | Boundary::MakeValueKey | Boundary::Fingerprint => None,
         // Time is not modelled: a lease that is given back is one that ran out.

@@ -61,7 +61,7 @@ async fn log_growth_and_time_are_near_what_a_run_takes() {
         let keyring = format!("local-kms:{}", stage.keyring("keyring").display());
         let choice = stage.choice(format, &[&stage.old()], &keyring);
         let plan = planned(&stage, &choice).await;
-        assert_eq!((plan.census.rows_to_rekey, plan.sample.rows), (20_000, 100));
+        assert_eq!((plan.census.rows, plan.sample.rows), (20_000, 100));
 
         let size = "SELECT pg_indexes_size('org_instances') + pg_relation_size('org_instances')";
         let log = "SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint";
@@ -83,7 +83,7 @@ async fn log_growth_and_time_are_near_what_a_run_takes() {
         stage.wait_for("SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'org_instances'").await;
         let in_place = plan.writing.in_place;
         match name {
-            "indexed" => assert_eq!((in_place.most, stage.number(hot).await), (0.0, 0)),
+            "indexed" => assert!(in_place.least <= 0.0 && stage.number(hot).await < 50, "{in_place:?}"),
             "roomy" => assert!(in_place.least > 0.5 && stage.number(hot).await > 80, "{in_place:?}"),
             _ => assert!(in_place.least < 0.2, "{in_place:?}"),
         }

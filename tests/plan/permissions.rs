@@ -143,6 +143,9 @@ async fn kms_calls_are_counted_and_priced_by_format_and_scope() {
     assert_eq!(cost(&[]), json!({"run": 24, "verify": 12, "dollars": dollars(36.0)}));
     assert_eq!(cost(&["--data-key-scope", "batch"]), json!({"run": 6, "verify": 3, "dollars": dollars(9.0)}));
     assert_eq!(cost(&["--format", "v3"]), json!({"run": 2, "verify": 1, "dollars": dollars(3.0)}));
+    let human = operator.reseal(&["plan", "--old", "static:env:OLD_KEY", "--new", &new]).exits(0).out;
+    let said = "24 KMS calls for the run and 12 for verify: $0.00 at AWS's list price of $0.03 for 10,000";
+    assert!(human.contains(said), "{human}");
     // What was said is what a run then takes.
     operator.reseal(&["init"]).exits(0);
     let before = proxy.requests("GenerateDataKey") + proxy.requests("Decrypt");

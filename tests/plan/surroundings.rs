@@ -47,14 +47,14 @@ async fn triggers_indexes_and_generated_columns_are_named() {
              ALTER TABLE org_instances ADD CONSTRAINT one_each UNIQUE (redis_url_encrypted);
              CREATE INDEX by_slug ON org_instances (slug);
              CREATE INDEX by_hash ON org_instances (md5(encode(redis_url_encrypted, 'hex')));
-             CREATE INDEX some ON org_instances (slug) WHERE database_url_encrypted IS NOT NULL;
+             CREATE INDEX partly ON org_instances (slug) WHERE database_url_encrypted IS NOT NULL;
              ALTER TABLE org_instances ADD COLUMN digest text GENERATED ALWAYS AS (md5(encode(database_url_encrypted, 'hex'))) STORED,
                                        ADD COLUMN loud text GENERATED ALWAYS AS (upper(slug)) STORED",
         )
         .await;
     assert_eq!(
         said(stage.store.as_ref()).await,
-        "index some reads column database_url_encrypted\n\
+        "index partly reads column database_url_encrypted\n\
          index by_hash reads column redis_url_encrypted\n\
          index one_each reads column redis_url_encrypted\n\
          trigger a_touch fires before each row on update of any column and calls touch\n\
@@ -74,20 +74,20 @@ async fn replication_that_carries_every_change_is_named_and_a_standby_is_refused
     let store = connect(&database.url()).await;
     assert_eq!(said(store.as_ref()).await, "");
 
-    execute("CREATE PUBLICATION whole FOR ALL TABLES; CREATE PUBLICATION some FOR TABLE org_instances").await;
+    execute("CREATE PUBLICATION whole FOR ALL TABLES; CREATE PUBLICATION ours FOR TABLE org_instances").await;
     execute("CREATE PUBLICATION inserts FOR TABLE org_instances WITH (publish = 'insert')").await;
     execute("SELECT pg_create_logical_replication_slot('warehouse', 'pgoutput')").await;
     execute("ALTER TABLE org_instances REPLICA IDENTITY FULL").await;
     assert_eq!(
         said(store.as_ref()).await,
         "the replica identity of org_instances is FULL\n\
-         publication some carries every update of org_instances\n\
+         publication ours carries every update of org_instances\n\
          publication whole carries every update of org_instances\n\
          logical replication slot warehouse (pgoutput) decodes every change\n"
     );
     let slot = findings(store.as_ref(), TABLE, "org_id", &COLUMNS).await.pop().unwrap();
     assert!(
-        slot.hint.starts_with("nobody reads it and ") && slot.hint.contains(" bytes of log is kept"),
+        slot.hint.starts_with("nobody reads it and ") && slot.hint.contains(" of log is kept for it: "),
         "{slot:?}"
     );
 

@@ -21,7 +21,7 @@ async fn the_verdict_comes_first_and_the_next_commands_last() {
     let plan = operator.reseal(&with_keys(&["plan"], &[])).exits(0);
     let text = &plan.out;
     assert!(
-        text.starts_with("org_instances: 40 of 40 rows can be re-keyed, to v2 under local-kms:"),
+        text.starts_with("org_instances: 40 of 40 rows can be re-keyed.\n  to v2 under local-kms:"),
         "{text}"
     );
     assert!(text.lines().all(|line| line.len() <= 100 || line.starts_with("  reseal ")), "{text}");
@@ -31,8 +31,8 @@ async fn the_verdict_comes_first_and_the_next_commands_last() {
         "\nBefore the run, every program that reads these columns must read v2 (KMS_KEY_ARN is set)",
         "\nThe way back, as long as the old key is kept:\n  reseal run --format v1 --old local-kms:keyring.json --new static:env:OLD_KEY\n",
         "\nWhat it takes, about:\n",
-        "  80 KMS calls for the run and 40 for verify: $0.00 at AWS's list price of $0.03 for 10,000",
-        "  No update can be HOT: odd\\u{1b}[2J read what is updated.",
+        "  80 KMS calls for the run and 40 for verify. This plan made 80.\n",
+        "  Updates can't be HOT: odd\\u{1b}[2J read what is updated.",
         "\nwarning: public.copies, column v: 1 of 1 sampled values open under an old static key\n",
     ] {
         assert!(text.contains(said), "{said}: {text}");
@@ -62,6 +62,7 @@ async fn a_copied_value_is_warned_of() {
         .unwrap();
     let plan = operator.reseal(&with_keys(&["plan", "--output", "json"], &[])).exits(0).json();
     assert_eq!((&plan["repeats"]["values"], &plan["repeats"]["cells"]), (&1.into(), &2.into()));
-    let what = plan["findings"][0]["what"].as_str().unwrap();
-    assert!(what.starts_with("2 cells hold a ciphertext that another cell holds too: row "), "{what}");
+    let findings = plan["findings"].as_array().unwrap().iter();
+    let mut what = findings.map(|finding| finding["what"].as_str().unwrap());
+    assert!(what.any(|what| what.starts_with("2 cells hold a ciphertext that another cell holds too: row ")));
 }

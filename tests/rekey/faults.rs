@@ -9,7 +9,7 @@ use reseal::{
         Opener, Sealer,
         kms::{Kms, aws::AwsKms},
     },
-    rekey::{DataKeyScope, Intent, Job, Outcome, RekeyError, RunKeys},
+    rekey::{DataKeyScope, Intent, Job, Outcome, RekeyError, RunKeys, RunKind},
     secret::StaticKey,
 };
 
@@ -51,7 +51,13 @@ async fn job(stage: &Stage, from: Option<&Arc<dyn Kms>>, to: &Arc<dyn Kms>, scop
     Job {
         store: Arc::clone(&stage.store),
         target: Arc::new(stage.target().await),
-        keys: RunKeys { format: Format::V2, new: to.key_name().to_owned(), old: vec![old], scope },
+        keys: RunKeys {
+            format: Format::V2,
+            new: to.key_name().to_owned(),
+            old: vec![old],
+            scope,
+            kind: RunKind::Rekey,
+        },
         opener: Arc::new(opener),
         sealer: Arc::new(Sealer::Wrapped(Arc::clone(to))),
         new_data_key: None,

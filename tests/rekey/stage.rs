@@ -19,11 +19,12 @@ use reseal::{
 use sqlx::{PgPool, SqlitePool};
 use tempfile::TempDir;
 use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::support::{
     oracle::{self, Key},
     postgres::{TempPostgres, TestDatabase},
-    tenants::{COLUMNS, Expected, Stored, TABLE, Tenants, stored_in_postgres, stored_in_sqlite},
+    tenants::{COLUMNS, Expected, Holds, Stored, TABLE, Tenants, stored_in_postgres, stored_in_sqlite},
 };
 
 /// The key that the tenants are under at first.
@@ -42,6 +43,9 @@ pub(crate) enum Under<'a> {
 pub(crate) trait Database {
     /// Every row, read by other means than the store's.
     async fn stored(&self) -> Vec<Stored>;
+
+    /// Writes one cell, as a control plane does.
+    async fn put(&self, row: Uuid, column: usize, value: Vec<u8>);
 }
 
 pub(crate) struct OnPostgres {
@@ -53,6 +57,13 @@ impl Database for OnPostgres {
     async fn stored(&self) -> Vec<Stored> {
         stored_in_postgres(&self.pool).await
     }
+
+    async fn put(&self, row: Uuid, column: usize, value: Vec<u8>) {
+        let sql = format!("UPDATE org_instances SET {} = $1 WHERE org_id = $2", COLUMNS[column]);
+        let done =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).bind(row).execute(&self.pool).await.unwrap();
+        assert_eq!(done.rows_affected(), 1);
+    }
 }
 
 pub(crate) struct OnSqlite {
@@ -62,6 +73,12 @@ pub(crate) struct OnSqlite {
 impl Database for OnSqlite {
     async fn stored(&self) -> Vec<Stored> {
         stored_in_sqlite(&self.pool).await
+    }
+
+    async fn put(&self, row: Uuid, column: usize, value: Vec<u8>) {
+        let sql = format!("UPDATE org_instances SET {} = $1 WHERE org_id = $2", COLUMNS[column]);
+        let update = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(value).bind(row.to_string());
+        assert_eq!(update.execute(&self.pool).await.unwrap().rows_affected(), 1);
     }
 }
 
@@ -214,6 +231,12 @@ impl<D: Database> Stage<D> {
         self.expected.differences(&stored, |cell, value| {
             keys.iter().find_map(|(under, keys)| keys.open(under, cell, value))
         })
+    }
+
+    /// Writes a cell under [`OLD`], and expects it.
+    pub(crate) async fn hold(&mut self, row: Uuid, column: usize, text: &str) {
+        self.on.put(row, column, oracle::seal_v1(&OLD, None, text.as_bytes())).await;
+        self.expected.0.get_mut(&row).unwrap()[column] = Holds::Sealed(text.to_owned());
     }
 
     /// How many cells there are, and how many of them hold something.

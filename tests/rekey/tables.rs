@@ -90,6 +90,9 @@ async fn what_a_role_lacks_is_named_with_the_grant_that_gives_it() {
         assert!(found.contains(&grant), "{found}");
         stage.execute(&grant).await;
     }
+    let found = refusals(store.as_ref(), &tenants).await;
+    assert!(found.ends_with(&format!(" TO \"{role}\"")), "{found}");
+    stage.execute(found.split_once("; ").unwrap().1).await;
     assert_eq!(refusals(store.as_ref(), &tenants).await, "");
 
     stage

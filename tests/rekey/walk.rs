@@ -1,9 +1,10 @@
 //! Dying at every step: a process is killed before and after each boundary of its work, another one goes on, and
 //! every plaintext is what it was.
 //!
-//! The work is all that an operator has to do: a part of a run, the rest of it, the quarantined values again, a
-//! verify. A lap of it that nobody dies in tells how often each step is taken. Then a process of its own dies at the
-//! first such time, and at one in the middle: by SIGKILL and by its own hand, so that it is that instant and no other.
+//! The work is all that an operator has to do: a part of a run, the rest of it, the quarantined values again, the
+//! fence, the last sweep, a verify. A lap of it that nobody dies in tells how often each step is taken. Then a process
+//! of its own dies at the first such time, and at one in the middle: by SIGKILL and by its own hand, so that it is that
+//! instant and no other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +12,7 @@ use std::{
     fs::{self, File},
     os::unix::process::ExitStatusExt,
     path::Path,
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -87,6 +88,34 @@ async fn dying_at_any_step_from_v1_to_v2_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dying_at_any_step_on_sqlite_loses_nothing() {
     walk(Ground::on_sqlite(Format::V3).await, &[Step::MakeValueKey]).await;
+}
+
+/// No hook is called inside a transaction, and none is needed: a row that is locked holds it where its shard's
+/// checkpoint is written and its values are not.
+#[tokio::test(flavor = "multi_thread")]
+async fn dying_in_the_middle_of_a_commit_loses_nothing() {
+    for format in [Format::V3, Format::V2] {
+        let ground = Ground::on_postgres(format).await;
+        let copy = ground.copy().await;
+        let Pool::Postgres(pool) = &copy.pool else { unreachable!("as its name says") };
+        let mut holder = pool.begin().await.unwrap();
+        let first = "SELECT 1 FROM org_instances ORDER BY org_id LIMIT 1 FOR UPDATE";
+        sqlx::query(first).execute(&mut *holder).await.unwrap();
+        let later = Death { step: Step::MoveRun, moment: Moment::Before, time: 1 };
+        let mut half = start(&copy.road, later, &ground.folder.path().join("within"));
+        let waiting = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) \
+                       WHERE NOT l.granted AND a.datname = current_database()";
+        let started = Instant::now();
+        while copy.pool.number(waiting).await == 0 {
+            assert!(started.elapsed() < Duration::from_secs(60), "it does not come to its commit");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        half.kill().unwrap();
+        half.wait().unwrap();
+        holder.rollback().await.unwrap();
+        ground.resume(&copy, "in the middle of a commit").await;
+        assert_eq!(copy.pool.number("SELECT count(*) FROM reseal_runs").await, 1);
+    }
 }
 
 /// One death.
@@ -213,15 +242,20 @@ impl Ground {
     /// One death, and what comes after it; gives the conflicts that were met.
     async fn die(&self, death: Death) -> i64 {
         let copy = self.copy().await;
-        let said =
-            self.folder.path().join(format!("{}-{:?}-{}", death.step.as_str(), death.moment, death.time));
-        let ended = die_in_a_process(&copy.road, death, &said).await;
+        let said = format!("{}-{:?}-{}", death.step.as_str(), death.moment, death.time);
+        let said = self.folder.path().join(said);
+        let ended = wait_for(start(&copy.road, death, &said)).await;
         let said = fs::read_to_string(said).unwrap();
         assert_eq!(ended.signal(), Some(Signal::KILL.as_raw()), "{death:?} was not reached: {said}");
-        // Those of the dead run out within 20 s; here they run out at once.
+        self.resume(&copy, death).await
+    }
+
+    /// What comes after a death.
+    async fn resume(&self, copy: &Copy, what: impl Debug) -> i64 {
+        // The leases of the dead run out within 20 s; here they run out at once.
         copy.pool.execute("UPDATE reseal_shards SET lease_until = NULL").await;
         copy.road.travel(Hook::default(), Way::Plain).await;
-        self.check(&copy, death).await
+        self.check(copy, what).await
     }
 
     /// Every plaintext by other means than those under test, and that everything was done once and adds up.
@@ -277,22 +311,25 @@ fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap()
 }
 
-/// Travels until it dies; `said` takes what it had to say if it does not.
-async fn die_in_a_process(road: &Road, death: Death, said: &Path) -> ExitStatus {
+/// Travels, in a process of its own, until it dies; `said` takes what it has to say if it does not.
+fn start(road: &Road, death: Death, said: &Path) -> Child {
     let orders = Orders {
         road: road.clone(),
         step: death.step.as_str().to_owned(),
         after: death.moment == Moment::After,
         time: death.time,
     };
-    let mut half = Command::new(std::env::current_exe().unwrap())
+    Command::new(std::env::current_exe().unwrap())
         .args(["rekey::walk::the_half_that_dies", "--exact", "--ignored", "--nocapture"])
         .env(ORDERS, serde_json::to_string(&orders).unwrap())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(File::create(said).unwrap())
         .spawn()
-        .unwrap();
+        .unwrap()
+}
+
+async fn wait_for(mut half: Child) -> ExitStatus {
     let started = Instant::now();
     loop {
         if let Some(ended) = half.try_wait().unwrap() {

@@ -184,7 +184,7 @@ async fn a_value_of_a_mebibyte_is_swapped_and_one_above_the_limit_is_only_seen()
     let batch =
         Batch { keys: &page.keys, old: &page.cells, new: &new, rows: 0..2, quarantined: &[], checkpoint };
     let committed = fixture.store.commit(&target, &lease, batch).await.unwrap();
-    assert!(matches!(committed, Committed::Done(unsettled) if unsettled.is_empty()));
+    assert!(matches!(committed, Committed::Done { unsettled, .. } if unsettled.is_empty()));
     let after = fixture.page(&target).await;
     assert_eq!(after.cells.at(0, 0), Some(&value[..]));
     assert_eq!(fixture.ask("SELECT group_concat(length(b)) FROM t").await, "'1048577,3'");

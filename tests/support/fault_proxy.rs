@@ -4,20 +4,22 @@
 //! connection, so that "closed without a reply" can mean only that.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What happens to a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Fault {
+    /// It is refused as one too many, if so many came before it in the same second.
+    Quota(usize),
     /// It is answered with this HTTP status and AWS error code, and not passed on.
     Refuse(u16, &'static str),
     /// It is passed on and done, and the connection is closed without the reply.
@@ -26,6 +28,8 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// It is passed on without its `KeyId`, as to a service that lets the blob choose the key.
     ForgetKey,
+    /// It is passed on, and the reply says that this backing key was used, as AWS does and moto does not.
+    SayMaterial(&'static str),
 }
 
 impl Fault {
@@ -72,6 +76,10 @@ struct State {
     /// Requests that arrived, by operation, whatever became of them.
     arrived: Mutex<BTreeMap<String, u64>>,
     closed: AtomicBool,
+    /// When the last requests under [`Fault::Quota`] were passed on.
+    taken: Mutex<VecDeque<Instant>>,
+    /// How many were not.
+    refused: AtomicU64,
 }
 
 impl FaultProxy {
@@ -111,6 +119,11 @@ impl FaultProxy {
         rules.iter().fold(0, |left, rule| left.saturating_add(rule.left))
     }
 
+    /// How many requests were refused by [`Fault::Quota`].
+    pub(crate) fn refused(&self) -> u64 {
+        self.state.refused.load(Ordering::SeqCst)
+    }
+
     /// How many requests of `operation` (`Decrypt`) have arrived.
     pub(crate) fn requests(&self, operation: &str) -> u64 {
         self.state.arrived.lock().unwrap().get(operation).copied().unwrap_or(0)
@@ -130,15 +143,35 @@ impl State {
         let request = Request::read(&client)?;
         *self.arrived.lock().unwrap().entry(request.operation.clone()).or_default() += 1;
         match self.fault(&request.operation) {
-            None => client.write_all(&request.pass_on(upstream)?),
+            Some(Fault::Quota(quota)) if !self.takes(quota) => {
+                self.refused.fetch_add(1, Ordering::SeqCst);
+                client.write_all(refusal(400, "ThrottlingException").as_bytes())
+            }
+            None | Some(Fault::Quota(_)) => client.write_all(&request.pass_on(upstream)?),
             Some(Fault::Refuse(status, code)) => client.write_all(refusal(status, code).as_bytes()),
             Some(Fault::LoseReply) => request.pass_on(upstream).map(drop),
             Some(Fault::Delay(time)) => {
                 thread::sleep(time);
                 client.write_all(&request.pass_on(upstream)?)
             }
+            Some(Fault::SayMaterial(id)) => {
+                client.write_all(&with_material(&request.pass_on(upstream)?, id)?)
+            }
             Some(Fault::ForgetKey) => client.write_all(&request.without_key()?.pass_on(upstream)?),
         }
+    }
+
+    /// Whether one more request fits into `quota` requests of the last second.
+    fn takes(&self, quota: usize) -> bool {
+        let (mut taken, now) = (self.taken.lock().unwrap(), Instant::now());
+        while taken.front().is_some_and(|then| now - *then >= Duration::from_secs(1)) {
+            taken.pop_front();
+        }
+        let takes = taken.len() < quota;
+        if takes {
+            taken.push_back(now);
+        }
+        takes
     }
 
     fn fault(&self, operation: &str) -> Option<Fault> {
@@ -202,6 +235,20 @@ impl Request {
         upstream.read_to_end(&mut reply)?;
         Ok(reply)
     }
+}
+
+/// A good reply with a `KeyMaterialId`.
+fn with_material(reply: &[u8], id: &str) -> io::Result<Vec<u8>> {
+    let body = reply.windows(4).position(|end| end == b"\r\n\r\n").map_or(reply.len(), |end| end + 4);
+    let mut body: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&reply[body..])?;
+    body.insert("KeyMaterialId".to_owned(), id.into());
+    let body = serde_json::to_vec(&body)?;
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/x-amz-json-1.1\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n",
+        body.len()
+    );
+    Ok([head.as_bytes(), &body].concat())
 }
 
 /// An error answer of KMS (AWS JSON 1.1), with a message that must not come up anywhere.

@@ -50,7 +50,7 @@ impl TempPostgres {
         Self::launch(settings, Tcp::Plain, "")
     }
 
-    /// A copy of this cluster as it is now, which recovers for ever and takes no write. It does not follow.
+    /// A hot standby that follows this cluster, and takes no write.
     pub(crate) fn standby(&self) -> Self {
         let primary = format!("host={} port={} user=postgres", self.folder.display(), self.port);
         Self::launch(&[], Tcp::Plain, &primary)
@@ -86,6 +86,9 @@ impl TempPostgres {
             "max_connections = 200".to_owned(),
             "log_statement = none".to_owned(),
         ];
+        if !primary.is_empty() {
+            lines.push(format!("primary_conninfo = '{primary}'"));
+        }
         lines.extend(settings.iter().map(|&line| line.to_owned()));
         fs::write(folder.join("data/postgresql.auto.conf"), lines.join("\n") + "\n")
             .expect("the cluster's folder is ours");

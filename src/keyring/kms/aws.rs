@@ -5,7 +5,8 @@
 //! later nor a blob that somebody planted decides which key answers.
 //!
 //! A throttled, timed out or failed attempt is tried again, with exponential backoff and jitter, before a call
-//! fails. Plaintext keys are wiped as soon as the SDK hands them over; its own HTTP and JSON buffers are out of
+//! fails. Every attempt, first or repeated, waits for its turn within the account's [`Quota`], which is why the
+//! repeating is done here and not by the SDK. Plaintext keys are wiped as soon as the SDK hands them over; its own HTTP and JSON buffers are out of
 //! reach and are freed unwiped.
 
 mod name;
@@ -24,19 +25,20 @@ use aws_config::{
 };
 use aws_sdk_kms::{
     Client,
-    config::{
-        ConfigBag, Intercept, ProvideCredentials, RuntimeComponents, http::HttpResponse,
-        interceptors::BeforeTransmitInterceptorContextRef, retry::RetryPartition,
-    },
-    error::{BoxError, ProvideErrorMetadata, SdkError},
-    operation::generate_data_key::GenerateDataKeyOutput,
+    config::{ProvideCredentials, http::HttpResponse},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::{decrypt::DecryptOutput, generate_data_key::GenerateDataKeyOutput},
     primitives::Blob,
     types::{DataKeySpec, DryRunModifierType},
 };
+use rand::RngExt;
+use tokio::time::sleep;
 use zeroize::Zeroizing;
 
 pub use self::name::{AwsKeyName, NotAnAwsKeyName};
-use super::{ConnectError, Context, GeneratedKey, Kms, KmsError, Locality, Operation, Standing};
+use super::{
+    ConnectError, Context, GeneratedKey, Kms, KmsError, Locality, Material, Operation, Quota, Standing,
+};
 use crate::secret::DataKey;
 
 /// The longest ciphertext blob that KMS takes, in bytes (API Reference, Decrypt, `CiphertextBlob`).
@@ -47,7 +49,9 @@ const BLOB_LIMIT: usize = 6144;
 pub struct AwsKms {
     client: Client,
     arn: String,
-    calls: Arc<AtomicU64>,
+    retries: RetryConfig,
+    quota: Arc<Quota>,
+    calls: AtomicU64,
 }
 
 impl AwsKms {
@@ -86,6 +90,18 @@ impl AwsKms {
     /// # Errors
     /// As of [`connect`](Self::connect).
     pub async fn connect_with(name: &AwsKeyName, config: &SdkConfig) -> Result<Self, ConnectError> {
+        Self::connect_within(name, config, Arc::default()).await
+    }
+
+    /// The same, sharing `quota` with the other keys of the account.
+    ///
+    /// # Errors
+    /// As of [`connect`](Self::connect).
+    pub async fn connect_within(
+        name: &AwsKeyName,
+        config: &SdkConfig,
+        quota: Arc<Quota>,
+    ) -> Result<Self, ConnectError> {
         let region = match name.region() {
             Some(region) => Region::new(region.to_owned()),
             None => config.region().cloned().ok_or(ConnectError::NoRegion)?,
@@ -96,14 +112,13 @@ impl AwsKms {
             config.credentials_provider().ok_or_else(|| no_credentials("none configured".into()))?;
         provider.provide_credentials().await.map_err(|error| no_credentials(error.to_string()))?;
 
-        let calls = Arc::new(AtomicU64::new(0));
+        let retries = config.retry_config().cloned().unwrap_or_else(RetryConfig::standard);
         let config = aws_sdk_kms::config::Builder::from(config)
             .region(region)
-            .interceptor(CountAttempts(calls.clone()))
-            // The SDK caps retries by a budget for each partition: one key's trouble must not spend another's.
-            .retry_partition(RetryPartition::new(format!("kms {name}")))
+            .retry_config(RetryConfig::disabled())
             .build();
-        let mut kms = Self { client: Client::from_conf(config), arn: name.as_str().to_owned(), calls };
+        let (client, arn) = (Client::from_conf(config), name.as_str().to_owned());
+        let mut kms = Self { client, arn, retries, quota, calls: AtomicU64::new(0) };
         if !name.is_key_arn() {
             kms.arn = kms.resolve().await?;
         }
@@ -114,32 +129,86 @@ impl AwsKms {
     /// key learns it from the answer to `GenerateDataKey`.
     async fn resolve(&self) -> Result<String, KmsError> {
         const OPERATION: &str = "DescribeKey";
-        match self.client.describe_key().key_id(&self.arn).send().await {
+        let request = self.client.describe_key().key_id(&self.arn);
+        match self.ask(OPERATION, || request.clone().send()).await {
             Ok(answer) => answer
                 .key_metadata
                 .and_then(|key| key.arn)
                 .ok_or_else(|| service(OPERATION, "no key ARN in the answer")),
-            Err(error) => match classify(OPERATION, &self.arn, error) {
-                KmsError::Key { code, .. } if code == "AccessDeniedException" => {
-                    let mut answer = self.generate(&Context::new(), Run::Real).await?;
-                    drop(plaintext(answer.plaintext.take()));
-                    answer.key_id.ok_or_else(|| service(GENERATE, "no key ARN in the answer"))
-                }
-                error => Err(error),
-            },
+            Err(KmsError::Key { code, .. }) if code == "AccessDeniedException" => {
+                let mut answer = self.generate(&Context::new(), Run::Real).await?;
+                drop(plaintext(answer.plaintext.take()));
+                answer.key_id.ok_or_else(|| service(GENERATE, "no key ARN in the answer"))
+            }
+            Err(error) => Err(error),
         }
     }
 
+    async fn unwrap(&self, wrapped: &[u8], context: &Context) -> Result<DecryptOutput, KmsError> {
+        if wrapped.is_empty() || wrapped.len() > BLOB_LIMIT {
+            return Err(refused("not 1 to 6144 bytes"));
+        }
+        let request = self
+            .client
+            .decrypt()
+            .key_id(&self.arn)
+            .ciphertext_blob(Blob::new(wrapped))
+            .set_encryption_context(sent(context));
+        self.ask(DECRYPT, || request.clone().send()).await
+    }
+
     async fn generate(&self, context: &Context, run: Run) -> Result<GenerateDataKeyOutput, KmsError> {
-        self.client
+        let request = self
+            .client
             .generate_data_key()
             .key_id(&self.arn)
             .key_spec(DataKeySpec::Aes256)
             .set_dry_run((run == Run::Dry).then_some(true))
-            .set_encryption_context(sent(context))
-            .send()
-            .await
-            .map_err(|error| classify(GENERATE, &self.arn, error))
+            .set_encryption_context(sent(context));
+        self.ask(GENERATE, || request.clone().send()).await
+    }
+
+    /// Sends a request until it is answered by anything but trouble with the service, each time when it is its turn.
+    ///
+    /// # Errors
+    /// The first verdict on the key or the blob, or the last trouble once the attempts are spent.
+    async fn ask<T, E, F>(&self, operation: &'static str, send: impl Fn() -> F) -> Result<T, KmsError>
+    where
+        E: ProvideErrorMetadata,
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    {
+        let mut attempt = 1;
+        loop {
+            self.quota.turn().await;
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            let error = match send().await {
+                Ok(answer) => {
+                    self.quota.accepted();
+                    return Ok(answer);
+                }
+                Err(error) => classify(operation, &self.arn, error),
+            };
+            match &error {
+                KmsError::Service { code, .. } if is_throttle(code) => self.quota.refused(),
+                KmsError::Service { .. } => {}
+                KmsError::Blob { .. } | KmsError::Key { .. } => {
+                    self.quota.accepted();
+                    return Err(error);
+                }
+            }
+            if attempt >= self.retries.max_attempts() {
+                return Err(error);
+            }
+            sleep(self.backoff(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    /// How long to wait after so many attempts: a random part of a time that doubles.
+    fn backoff(&self, attempt: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(attempt - 1);
+        let longest = self.retries.initial_backoff().saturating_mul(doubled).min(self.retries.max_backoff());
+        longest.mul_f64(rand::rng().random())
     }
 }
 
@@ -152,6 +221,7 @@ enum Run {
 
 const GENERATE: &str = "GenerateDataKey";
 const DECRYPT: &str = "Decrypt";
+const RE_ENCRYPT: &str = "ReEncrypt";
 
 #[async_trait]
 impl Kms for AwsKms {
@@ -178,25 +248,64 @@ impl Kms for AwsKms {
     }
 
     async fn decrypt(&self, wrapped: &[u8], context: &Context) -> Result<DataKey, KmsError> {
-        let refused = |code: &str| KmsError::Blob { operation: DECRYPT, code: code.to_owned() };
-        if wrapped.is_empty() || wrapped.len() > BLOB_LIMIT {
-            return Err(refused("not 1 to 6144 bytes"));
-        }
-        let mut answer = self
-            .client
-            .decrypt()
-            .key_id(&self.arn)
-            .ciphertext_blob(Blob::new(wrapped))
-            .set_encryption_context(sent(context))
-            .send()
-            .await
-            .map_err(|error| classify(DECRYPT, &self.arn, error))?;
+        let mut answer = self.unwrap(wrapped, context).await?;
         let plaintext = plaintext(answer.plaintext.take());
         match answer.key_id {
             None => Err(service(DECRYPT, "no key ARN in the answer")),
             Some(key) if key != self.arn => Err(refused("wrapped under another key")),
             Some(_) => DataKey::from_slice(&plaintext).ok_or_else(|| refused("not a 32-byte key")),
         }
+    }
+
+    /// One ReEncrypt where both keys are of AWS and of one region. It names the source key too, which is the caller's and not
+    /// the blob's choice.
+    async fn re_encrypt(
+        &self,
+        wrapped: &[u8],
+        context: &Context,
+        source: &dyn Kms,
+    ) -> Result<Vec<u8>, KmsError> {
+        let region = |arn: &str| arn.parse::<AwsKeyName>().ok()?.region().map(str::to_owned);
+        if region(source.key_name()) != region(&self.arn) {
+            let code = format!("{} is not of its service and region", source.key_name());
+            return Err(KmsError::Key { operation: RE_ENCRYPT, key: self.arn.clone(), code });
+        }
+        if wrapped.is_empty() || wrapped.len() > BLOB_LIMIT {
+            return Err(refused("not 1 to 6144 bytes"));
+        }
+        let request = self
+            .client
+            .re_encrypt()
+            .ciphertext_blob(Blob::new(wrapped))
+            .source_key_id(source.key_name())
+            .set_source_encryption_context(sent(context))
+            .destination_key_id(&self.arn)
+            .set_destination_encryption_context(sent(context));
+        let answer = self.ask(RE_ENCRYPT, || request.clone().send()).await?;
+        if answer.source_key_id.as_deref() != Some(source.key_name()) {
+            return Err(refused("wrapped under another key"));
+        }
+        if answer.key_id.as_deref() != Some(&self.arn) {
+            return Err(service(RE_ENCRYPT, "another key answered"));
+        }
+        let wrapped = answer.ciphertext_blob.map(Blob::into_inner).unwrap_or_default();
+        if wrapped.is_empty() || wrapped.len() > BLOB_LIMIT {
+            return Err(service(RE_ENCRYPT, "no ciphertext in the answer"));
+        }
+        Ok(wrapped)
+    }
+
+    /// `KeyMaterialId` of a Decrypt, which is that of the blob, against that of a GenerateDataKey, which is the current one
+    /// (API Reference of both, Response Elements).
+    async fn material(&self, wrapped: &[u8], context: &Context) -> Result<Option<Material>, KmsError> {
+        let mut opened = self.unwrap(wrapped, context).await?;
+        drop(plaintext(opened.plaintext.take()));
+        let mut fresh = self.generate(context, Run::Real).await?;
+        drop(plaintext(fresh.plaintext.take()));
+        Ok(opened
+            .key_material_id
+            .zip(fresh.key_material_id)
+            .map(|(then, now)| if then == now { Material::Current } else { Material::Stale }))
     }
 
     /// By `DryRun`. A service that stands in for AWS may not know it and make the data key; then that one is unwrapped
@@ -209,22 +318,25 @@ impl Kms for AwsKms {
         match (operation, generated) {
             (Operation::GenerateDataKey, generated) => generated.into(),
             (Operation::Decrypt, Ok(wrapped)) => self.decrypt(&wrapped, context).await.into(),
-            (Operation::Decrypt, Err(_)) => self
-                .client
-                .decrypt()
-                .key_id(&self.arn)
-                .set_encryption_context(sent(context))
-                .dry_run(true)
-                .dry_run_modifiers(DryRunModifierType::IgnoreCiphertext)
-                .send()
-                .await
-                .map_err(|error| classify(DECRYPT, &self.arn, error))
-                .into(),
+            (Operation::Decrypt, Err(_)) => {
+                let request = self
+                    .client
+                    .decrypt()
+                    .key_id(&self.arn)
+                    .set_encryption_context(sent(context))
+                    .dry_run(true)
+                    .dry_run_modifiers(DryRunModifierType::IgnoreCiphertext);
+                self.ask(DECRYPT, || request.clone().send()).await.into()
+            }
         }
     }
 
     fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
+    }
+
+    fn quota(&self) -> Option<&Quota> {
+        Some(&self.quota)
     }
 }
 
@@ -235,6 +347,10 @@ fn plaintext(blob: Option<Blob>) -> Zeroizing<Vec<u8>> {
 
 fn sent(context: &Context) -> Option<std::collections::HashMap<String, String>> {
     (!context.is_empty()).then(|| context.clone().into_iter().collect())
+}
+
+fn refused(code: &str) -> KmsError {
+    KmsError::Blob { operation: DECRYPT, code: code.to_owned() }
 }
 
 fn service(operation: &'static str, code: &str) -> KmsError {
@@ -275,16 +391,8 @@ fn refusal(operation: &'static str, key: &str, code: Option<&str>, status: u16) 
     let code = code.to_owned();
     match code.as_str() {
         "InvalidCiphertextException" | "IncorrectKeyException" => KmsError::Blob { operation, code },
-        "ThrottlingException"
-        | "Throttling"
-        | "ThrottledException"
-        | "LimitExceededException"
-        | "RequestLimitExceeded"
-        | "RequestThrottled"
-        | "RequestThrottledException"
-        | "TooManyRequestsException"
-        | "SlowDown"
-        | "RequestTimeout"
+        code if is_throttle(code) => KmsError::Service { operation, code: code.to_owned() },
+        "RequestTimeout"
         | "RequestTimeoutException"
         | "KMSInternalException"
         | "DependencyTimeoutException"
@@ -294,29 +402,26 @@ fn refusal(operation: &'static str, key: &str, code: Option<&str>, status: u16) 
     }
 }
 
+/// Whether the service refuses a call for being one too many.
+fn is_throttle(code: &str) -> bool {
+    [
+        "ThrottlingException",
+        "Throttling",
+        "ThrottledException",
+        "LimitExceededException",
+        "RequestLimitExceeded",
+        "RequestThrottled",
+        "RequestThrottledException",
+        "TooManyRequestsException",
+        "SlowDown",
+        "http 429",
+    ]
+    .contains(&code)
+}
+
 /// Whether `code` is one word, as error codes are, and so can be shown without letting an answer write into a log.
 fn is_code(code: &str) -> bool {
     (1..=64).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
-
-/// Counts every attempt that goes out, first ones and repeated ones.
-#[derive(Debug)]
-struct CountAttempts(Arc<AtomicU64>);
-
-impl Intercept for CountAttempts {
-    fn name(&self) -> &'static str {
-        "CountAttempts"
-    }
-
-    fn read_before_transmit(
-        &self,
-        _: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
 }
 
 #[cfg(test)]

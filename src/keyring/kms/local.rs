@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 pub use self::file::KeyringError;
 use self::file::KeyringFile;
-use super::{Context, GeneratedKey, Kms, KmsError, Locality};
+use super::{Context, GeneratedKey, Kms, KmsError, Locality, Material};
 use crate::secret::{DataKey, KEY_LEN};
 
 const MAGIC: &[u8; 4] = b"RLK1";
@@ -41,6 +41,7 @@ const WRAPPED_LEN: usize = HEADER_LEN + NONCE_LEN + KEY_LEN + TAG_LEN;
 
 const GENERATE: &str = "GenerateDataKey";
 const DECRYPT: &str = "Decrypt";
+const RE_ENCRYPT: &str = "ReEncrypt";
 
 /// A keyring, as its file was when it was opened. Ready to use: the keys are expanded.
 pub struct LocalKms {
@@ -77,6 +78,32 @@ impl LocalKms {
 
     fn count(&self) {
         self.calls.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Wraps `key` under the newest version.
+    fn wrap(&self, operation: &'static str, key: &DataKey, context: &Context) -> Result<Vec<u8>, KmsError> {
+        let (version, cipher) = self.newest();
+        let mut nonce = [0; NONCE_LEN];
+        SysRng.try_fill_bytes(&mut nonce).map_err(|_| no_randomness(operation))?;
+
+        let header = self.header(*version);
+        let mut wrapped = Vec::with_capacity(WRAPPED_LEN);
+        wrapped.extend_from_slice(&header);
+        wrapped.extend_from_slice(&nonce);
+        wrapped.extend_from_slice(key.expose());
+        let tag = cipher
+            .encrypt_inout_detached(
+                &Nonce::from(nonce),
+                &associated_data(&header, context),
+                wrapped[HEADER_LEN + NONCE_LEN..].as_mut().into(),
+            )
+            .expect("32 bytes are within the limit of GCM");
+        wrapped.extend_from_slice(&tag);
+        Ok(wrapped)
+    }
+
+    fn newest(&self) -> &(u32, Aes256Gcm) {
+        self.versions.last().expect("a keyring that was read has a version")
     }
 
     fn header(&self, version: u32) -> [u8; HEADER_LEN] {
@@ -118,25 +145,8 @@ impl Kms for LocalKms {
 
     async fn generate_data_key(&self, context: &Context) -> Result<GeneratedKey, KmsError> {
         self.count();
-        let (version, cipher) = self.versions.last().expect("a keyring that was read has a version");
-        let no_randomness = |_| KmsError::Service { operation: GENERATE, code: "no randomness".to_owned() };
-        let key = DataKey::generate().map_err(no_randomness)?;
-        let mut nonce = [0; NONCE_LEN];
-        SysRng.try_fill_bytes(&mut nonce).map_err(no_randomness)?;
-
-        let header = self.header(*version);
-        let mut wrapped = Vec::with_capacity(WRAPPED_LEN);
-        wrapped.extend_from_slice(&header);
-        wrapped.extend_from_slice(&nonce);
-        wrapped.extend_from_slice(key.expose());
-        let tag = cipher
-            .encrypt_inout_detached(
-                &Nonce::from(nonce),
-                &associated_data(&header, context),
-                wrapped[HEADER_LEN + NONCE_LEN..].as_mut().into(),
-            )
-            .expect("32 bytes are within the limit of GCM");
-        wrapped.extend_from_slice(&tag);
+        let key = DataKey::generate().map_err(|_| no_randomness(GENERATE))?;
+        let wrapped = self.wrap(GENERATE, &key, context)?;
         Ok(GeneratedKey { key, wrapped })
     }
 
@@ -175,9 +185,29 @@ impl Kms for LocalKms {
         .map_err(|_| refused("changed, or wrapped with another context"))
     }
 
+    async fn re_encrypt(
+        &self,
+        wrapped: &[u8],
+        context: &Context,
+        source: &dyn Kms,
+    ) -> Result<Vec<u8>, KmsError> {
+        let key = source.decrypt(wrapped, context).await?;
+        self.count();
+        self.wrap(RE_ENCRYPT, &key, context)
+    }
+
+    async fn material(&self, wrapped: &[u8], _: &Context) -> Result<Option<Material>, KmsError> {
+        let is_newest = wrapped.starts_with(&self.header(self.newest().0));
+        Ok(Some(if is_newest { Material::Current } else { Material::Stale }))
+    }
+
     fn calls(&self) -> u64 {
         self.calls.load(Ordering::Relaxed)
     }
+}
+
+fn no_randomness(operation: &'static str) -> KmsError {
+    KmsError::Service { operation, code: "no randomness".to_owned() }
 }
 
 fn associated_data(header: &[u8], context: &Context) -> Vec<u8> {

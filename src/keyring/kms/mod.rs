@@ -5,12 +5,16 @@
 pub mod aws;
 pub mod local;
 mod preflight;
+mod quota;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-pub use self::preflight::{Operation, Standing};
+pub use self::{
+    preflight::{Operation, Standing},
+    quota::{Quota, QuotaState},
+};
 
 use self::{
     aws::AwsKms,
@@ -46,6 +50,21 @@ pub trait Kms: Send + Sync + fmt::Debug {
     /// Unwraps `wrapped` under this key, and no other, with the `context` it was wrapped with.
     async fn decrypt(&self, wrapped: &[u8], context: &Context) -> Result<DataKey, KmsError>;
 
+    /// Wraps under this key, with the same `context`, what `wrapped` unwraps to under `source`: the data key does not
+    /// leave the service, where it is one for both.
+    ///
+    /// # Errors
+    /// Those of a Decrypt under `source` and of wrapping under this key. [`KmsError::Key`] for keys that no one call reaches.
+    async fn re_encrypt(
+        &self,
+        wrapped: &[u8],
+        context: &Context,
+        source: &dyn Kms,
+    ) -> Result<Vec<u8>, KmsError>;
+
+    /// Whether the backing key that wraps now is the one that wrapped these bytes; `None` where the service doesn't say.
+    async fn material(&self, wrapped: &[u8], context: &Context) -> Result<Option<Material>, KmsError>;
+
     /// Whether `operation` would be allowed under this key with `context`, as far as the service says.
     ///
     /// It is done for real, with a data key that nothing is sealed under, where the service has no dry run.
@@ -60,6 +79,30 @@ pub trait Kms: Send + Sync + fmt::Debug {
 
     /// How many calls were sent to the service so far, retries included.
     fn calls(&self) -> u64;
+
+    /// What the calls are held to, where the service has a quota.
+    fn quota(&self) -> Option<&Quota> {
+        None
+    }
+}
+
+/// Which of its backing keys a KMS key wrapped something with: rotation adds one, and wraps nothing anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Material {
+    /// The one that wraps now.
+    Current,
+    /// An earlier one.
+    Stale,
+}
+
+impl Material {
+    /// As it is shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "current",
+            Self::Stale => "stale",
+        }
+    }
 }
 
 /// Where a KMS answers from.
@@ -109,8 +152,19 @@ pub enum KmsError {
 /// # Errors
 /// See [`ConnectError`]: in short, that the key is there and can be used, only its first use shows.
 pub async fn connect(spec: &KmsSpec) -> Result<Arc<dyn Kms>, ConnectError> {
+    connect_within(spec, Arc::default()).await
+}
+
+/// Connects to the key that `spec` names, which shares the quota of its account with others.
+///
+/// # Errors
+/// As of [`connect`].
+pub async fn connect_within(spec: &KmsSpec, quota: Arc<Quota>) -> Result<Arc<dyn Kms>, ConnectError> {
     Ok(match spec {
-        KmsSpec::Aws(name) => Arc::new(AwsKms::connect(name).await?),
+        KmsSpec::Aws(name) => {
+            let settings = AwsKms::settings().load().await;
+            Arc::new(AwsKms::connect_within(name, &settings, quota).await?)
+        }
         KmsSpec::Local(path) => Arc::new(LocalKms::open(path)?),
     })
 }

@@ -108,8 +108,8 @@ impl Writing {
     /// Postgres, with `r` rows of `b` bytes each after they have grown, `i` indexes, `f` the share of a block that is
     /// free or that `fillfactor` keeps free (whichever is seen to be more), and `n = b + 4` the room that a row takes:
     ///
-    /// - in place: none where an index reads a column; else from `min(1, f)`, when no block is used a second time
-    ///   before the old versions in it can be dropped, to all of them.
+    /// - in place: from `f`, when no block is used a second time before the old versions in it can be dropped, to all;
+    ///   from none where an index reads a column, since only updates of the other columns can be.
     /// - log, at least: `r × (72 + b − 23)`: the record of one update is 24 bytes of header, 20 of block reference, 14 and 5 of
     ///   headers of the update and the row, some 9 of framing, and the row without its 23-byte header
     ///   (`access/xlogrecord.h`, `heapam_xlog.h`). Rows that leave their block at most add 60 for the lock that is logged
@@ -140,11 +140,8 @@ impl Writing {
         let b = (table.row_bytes + sample.growth()).max(24.0);
         let n = b + 4.0;
         let blocked = table.indexes.iter().any(|index| index.reads_values);
-        let in_place = if blocked {
-            Between { least: 0.0, most: 0.0 }
-        } else {
-            Between { least: table.free_share(r).min(1.0), most: 1.0 }
-        };
+        let free = if blocked { 0.0 } else { table.free_share(r) };
+        let in_place = Between { least: free, most: 1.0 };
         let indexes = float(i64::try_from(table.indexes.len()).unwrap_or(i64::MAX));
         let moved = Between { least: 1.0 - in_place.most, most: 1.0 - in_place.least };
         let old = if table.logs_old_rows { table.row_bytes } else { 0.0 };

@@ -12,20 +12,26 @@ pub(super) mod audit;
 pub(super) mod fences;
 pub(super) mod quarantine;
 pub(super) mod registry;
+pub(super) mod rewraps;
 pub(super) mod runs;
 pub(super) mod shards;
+pub(super) mod stagings;
+pub(super) mod steering;
 
 /// What the other files' macros need in scope, for the store type `$store` of sqlx's `$database`.
 macro_rules! prelude {
     ($store:ident, $database:ident) => {
+        use std::num::NonZero;
+
         use async_trait::async_trait;
         use sqlx::{Database, Row, query::Query};
 
         use super::$store;
         use $crate::store::{
             AuditEvent, AuditHead, AuditLog, AuditRecord, Blocker, Checkpoint, Claim, DataKeyState, Fence,
-            FenceMode, FenceRule, Fences, KeyKind, KeyRange, Lease, NewRun, Quarantine, Quarantined,
-            Registry, RowKey, RunRow, RunState, Runs, Shards, StaleWrites, StoreError, Tally, Target,
+            FenceMode, FenceRule, Fences, Heartbeat, KeyKind, KeyRange, Lease, NewRun, Orders, Paused,
+            Process, Quarantine, Quarantined, Registry, Rewraps, RowKey, RowRate, RunRow, RunState, Runs,
+            Setting, ShardCount, Shards, Staging, Stagings, StaleWrites, Steering, StoreError, Tally, Target,
             WrappedDataKey,
         };
 

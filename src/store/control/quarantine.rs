@@ -21,6 +21,9 @@ pub trait Quarantine {
 
     /// How many cells of `target` are in quarantine.
     async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError>;
+
+    /// How many they are of each reason, by its name.
+    async fn quarantine_by_reason(&self, target: &str) -> Result<Vec<(String, i64)>, StoreError>;
 }
 
 macro_rules! quarantine {
@@ -42,6 +45,10 @@ macro_rules! quarantine {
 
             async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError> {
                 reading!(self, quarantine_size, target)
+            }
+
+            async fn quarantine_by_reason(&self, target: &str) -> Result<Vec<(String, i64)>, StoreError> {
+                reading!(self, quarantine_by_reason, target)
             }
         }
 
@@ -142,6 +149,19 @@ macro_rules! quarantine {
                 .execute(&mut *conn)
                 .await?;
             quarantine_size(conn, &run.target).await
+        }
+
+        async fn quarantine_by_reason(
+            conn: &mut Connection,
+            target: &str,
+        ) -> Result<Vec<(String, i64)>, StoreError> {
+            let rows = query(
+                "SELECT reason, count(*) FROM reseal_quarantine WHERE target = $1 GROUP BY reason ORDER BY reason",
+            )
+            .bind(target.to_owned())
+            .fetch_all(&mut *conn)
+            .await?;
+            rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
         }
 
         pub(in crate::store) async fn quarantine_size(conn: &mut Connection, target: &str) -> Result<u64, StoreError> {

@@ -71,7 +71,8 @@ macro_rules! runs {
 
         const RUN_COLUMNS: &str = concat!(
             "run_id, target, keys, state, sweep, chased, row_count, ",
-            ms_open!(), "created_at", ms_close!(), ", ", ms_open!(), "finished_at", ms_close!()
+            ms_open!(), "created_at", ms_close!(), ", ", ms_open!(), "finished_at", ms_close!(), ", ",
+            "paused_by, ", ms_open!(), "paused_at", ms_close!(), ", rate, batch, workers"
         );
 
         fn run_from(row: &<Db as Database>::Row) -> Result<RunRow, StoreError> {
@@ -87,6 +88,7 @@ macro_rules! runs {
                 row_count: row.try_get(6)?,
                 created_ms: row.try_get(7)?,
                 finished_ms: row.try_get(8)?,
+                orders: orders_from(row, 9)?,
             })
         }
 

@@ -12,6 +12,11 @@ macro_rules! lease_end {
         "clock_timestamp() + interval '20 seconds'"
     };
 }
+macro_rules! an_hour_ago {
+    () => {
+        "clock_timestamp() - interval '1 hour'"
+    };
+}
 macro_rules! ms_open {
     () => {
         "CAST(extract(epoch FROM "
@@ -45,9 +50,12 @@ macro_rules! persistent {
 
 control::prelude!(Postgres, Postgres);
 control::registry::registry!(Postgres);
+control::rewraps::rewraps!(Postgres);
 control::runs::runs!(Postgres);
 control::shards::shards!(Postgres);
+control::steering::steering!(Postgres);
 control::quarantine::quarantine!(Postgres);
+control::stagings::stagings!(Postgres);
 control::audit::audit!(Postgres);
 control::fences::fences!(Postgres);
 

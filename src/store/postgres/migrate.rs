@@ -16,6 +16,8 @@ fn migrator() -> Migrator {
         (1, "rekey", include_str!("../../../migrations/postgres/0001_rekey.sql")),
         (2, "audit", include_str!("../../../migrations/postgres/0002_audit.sql")),
         (3, "fence", include_str!("../../../migrations/postgres/0003_fence.sql")),
+        (4, "control", include_str!("../../../migrations/postgres/0004_control.sql")),
+        (6, "staged", include_str!("../../../migrations/postgres/0006_staged.sql")),
     ];
     let migrations = migrations
         .into_iter()

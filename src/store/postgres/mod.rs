@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sqlx::{PgPool, PgTransaction, postgres::PgPoolOptions};
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, RowKey, Store, StoreError,
-    Target, TargetName,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store,
+    StoreError, Target, TargetName,
 };
 
 mod connect;
@@ -18,6 +18,8 @@ mod fence;
 mod fence_sql;
 mod inspect;
 mod migrate;
+mod pressure;
+mod staged;
 mod survey;
 mod swap;
 mod table;
@@ -122,6 +124,11 @@ impl Store for Postgres {
         inspect::inspect(&mut tx, name).await
     }
 
+    async fn pressure(&self) -> Result<Pressure, StoreError> {
+        let mut tx = self.begin_read().await?;
+        pressure::pressure(&mut tx).await
+    }
+
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
         let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
         table::count(&mut tx, target).await
@@ -197,7 +204,7 @@ impl Store for Postgres {
             query("SET LOCAL synchronous_commit = on".to_owned()).execute(&mut *tx).await?;
         }
         let committed = swap::commit(&mut tx, target, lease, batch).await?;
-        if matches!(committed, Committed::Done(_)) {
+        if matches!(committed, Committed::Done { .. }) {
             tx.commit().await?;
         }
         Ok(committed)

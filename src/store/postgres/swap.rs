@@ -39,10 +39,10 @@ pub(super) async fn commit(
     let unsettled = swap(conn, target, &batch, &mut correction).await?;
     correction.count_for(lease.sweep);
     if correction != Tally::default() {
-        let correction = Checkpoint { cursor: None, done: false, tally: correction };
-        control::checkpoint(conn, &lease.moved_to(batch.checkpoint.cursor), &correction).await?;
+        let checkpoint = Checkpoint { cursor: None, done: false, tally: correction };
+        control::checkpoint(conn, &lease.moved_to(batch.checkpoint.cursor), &checkpoint).await?;
     }
-    Ok(Committed::Done(unsettled))
+    Ok(Committed::Done { unsettled, correction })
 }
 
 /// Swaps the batch's cells; gives those that are not ours any more.

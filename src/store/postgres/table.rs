@@ -18,7 +18,7 @@ pub(super) fn table_name(target: &Target) -> String {
 
 /// The key and the cells, as [`page_from`] reads them: a cell that holds nothing is NULL, and one above the limit is
 /// empty, so that its bytes never leave the server.
-fn select_list(target: &Target, limits: PageLimits) -> String {
+pub(super) fn select_list(target: &Target, limits: PageLimits) -> String {
     let key = quote(&target.key_column);
     let mut list = match target.key_kind {
         KeyKind::Integer => format!("CAST({key} AS bigint)"),
@@ -247,7 +247,7 @@ pub(super) async fn fingerprint(
 }
 
 /// Reads rows until the page is full; the rest of the answer is read off and dropped, and will be asked for again.
-async fn page_from(
+pub(super) async fn page_from(
     conn: &mut PgConnection,
     query: Query,
     target: &Target,

@@ -12,6 +12,11 @@ macro_rules! lease_end {
         "CAST(unixepoch('subsec') * 1000 AS integer) + 20000"
     };
 }
+macro_rules! an_hour_ago {
+    () => {
+        "CAST(unixepoch('subsec') * 1000 AS integer) - 3600000"
+    };
+}
 macro_rules! persistent {
     () => {
         true
@@ -30,9 +35,12 @@ use nothing as skip_locked;
 
 control::prelude!(Sqlite, Sqlite);
 control::registry::registry!(Sqlite);
+control::rewraps::rewraps!(Sqlite);
 control::runs::runs!(Sqlite);
 control::shards::shards!(Sqlite);
+control::steering::steering!(Sqlite);
 control::quarantine::quarantine!(Sqlite);
+control::stagings::stagings!(Sqlite);
 control::audit::audit!(Sqlite);
 control::fences::fences!(Sqlite);
 

@@ -17,8 +17,8 @@ use sqlx::{
 };
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, RowKey, Store, StoreError,
-    Target, TargetName,
+    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Store,
+    StoreError, Target, TargetName,
 };
 
 mod control;
@@ -26,6 +26,7 @@ mod fence;
 mod inspect;
 mod migrate;
 mod pack;
+mod staged;
 mod survey;
 mod swap;
 mod table;
@@ -127,6 +128,10 @@ impl Sqlite {
     async fn begin_write(&self) -> Result<SqliteTransaction<'static>, StoreError> {
         Ok(self.writer.begin_with(BEGIN_WRITE).await?)
     }
+
+    async fn begin_batch(&self) -> Result<SqliteTransaction<'static>, StoreError> {
+        Ok(self.writer.begin_with(self.begin_batch).await?)
+    }
 }
 
 #[async_trait]
@@ -141,6 +146,10 @@ impl Store for Sqlite {
 
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError> {
         inspect::inspect(self, name).await
+    }
+
+    async fn pressure(&self) -> Result<Pressure, StoreError> {
+        Ok(Pressure::default())
     }
 
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
@@ -209,9 +218,9 @@ impl Store for Sqlite {
         batch: Batch<'_>,
     ) -> Result<Committed, StoreError> {
         let swaps = swap::prepare(target, &batch);
-        let mut tx = self.writer.begin_with(self.begin_batch).await?;
+        let mut tx = self.begin_batch().await?;
         let committed = swap::commit(&mut tx, target, lease, &batch, swaps).await?;
-        if matches!(committed, Committed::Done(_)) {
+        if matches!(committed, Committed::Done { .. }) {
             tx.commit().await?;
         }
         Ok(committed)

@@ -76,10 +76,10 @@ pub(super) async fn commit(
     let unsettled = swap_all(conn, target, batch, swaps, &mut correction).await?;
     correction.count_for(lease.sweep);
     if correction != Tally::default() {
-        let correction = Checkpoint { cursor: None, done: false, tally: correction };
-        control::checkpoint(conn, &lease.moved_to(batch.checkpoint.cursor), &correction).await?;
+        let checkpoint = Checkpoint { cursor: None, done: false, tally: correction };
+        control::checkpoint(conn, &lease.moved_to(batch.checkpoint.cursor), &checkpoint).await?;
     }
-    Ok(Committed::Done(unsettled))
+    Ok(Committed::Done { unsettled, correction })
 }
 
 /// Swaps cells; gives those that are not ours any more.

@@ -194,17 +194,17 @@ pub(super) async fn fingerprint(
 }
 
 /// Which rows make up a page, and in which order.
-struct Select<'a> {
-    target: &'a Target,
-    source: String,
-    filter: String,
+pub(super) struct Select<'a> {
+    pub(super) target: &'a Target,
+    pub(super) source: String,
+    pub(super) filter: String,
     /// The table's own order, by this name; else the key's.
-    rowid: Option<String>,
+    pub(super) rowid: Option<String>,
 }
 
 impl<'a> Select<'a> {
     /// From the table's first row, in the key's order.
-    fn all(target: &'a Target) -> Self {
+    pub(super) fn all(target: &'a Target) -> Self {
         let source = Through::Any.source(target);
         Self { target, source, filter: String::new(), rowid: None }
     }
@@ -218,7 +218,7 @@ impl<'a> Select<'a> {
     /// The page is cut after `limits.rows` rows, or before the row that brings it above `limits.bytes`, but never
     /// before its first. A cell that holds nothing has no length, and one above `limits.value` has length 0, so that
     /// its bytes are not read. Bytes stay bytes in `||` and `group_concat`, which never look into text either.
-    fn sql(&self, limits: PageLimits) -> String {
+    pub(super) fn sql(&self, limits: PageLimits) -> String {
         let (mut sizes, mut bytes, mut lengths, mut arrays) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (number, column) in self.target.columns.iter().enumerate() {
@@ -256,7 +256,7 @@ impl<'a> Select<'a> {
 }
 
 /// The page, and the last rowid in it where that is its order.
-async fn fetch(
+pub(super) async fn fetch(
     conn: &mut SqliteConnection,
     query: Query,
     target: &Target,
@@ -300,7 +300,7 @@ async fn fetch(
 }
 
 /// Binds one key with its own type, so that the key's index serves.
-fn bind_key(query: Query, key: &RowKey) -> Query {
+pub(super) fn bind_key(query: Query, key: &RowKey) -> Query {
     match key {
         RowKey::Integer(key) => query.bind(*key),
         RowKey::Text(key) => query.bind(key.clone()),

@@ -1,8 +1,9 @@
-//! The work that is died in: from old keys to a new one, to an empty quarantine, to a verify that passes.
+//! The work that is died in: from old keys to a new one, an empty quarantine, a fence, and a verify that passes.
 
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use reseal::{
@@ -10,9 +11,10 @@ use reseal::{
     keyring::{
         ClearText,
         kms::{Context, Kms, local::LocalKms},
+        spec::KeySpec,
     },
-    rekey::{self, DataKeyScope, Hook, Intent, Job, KeyChoice, Options, Outcome, Retried},
-    store::{Store, TargetName, sqlite::Sqlite},
+    rekey::{self, DataKeyScope, Hook, Intent, Job, KeyChoice, Options, Outcome, Step},
+    store::{FenceMode, Store, Target, TargetName, sqlite::Sqlite},
 };
 use serde::{Deserialize, Serialize};
 use sqlx::{PgPool, SqlitePool};
@@ -108,8 +110,8 @@ impl Road {
         }
     }
 
-    /// Goes all the way; gives what the second try did.
-    pub(super) async fn travel(&self, hook: Hook, way: Way) -> Retried {
+    /// Goes all the way.
+    pub(super) async fn travel(&self, hook: Hook, way: Way) {
         let store = self.store().await;
         let run =
             Options { workers: 1, batch: 16, max_value: LONGEST, hook: hook.clone(), ..Options::default() };
@@ -129,17 +131,27 @@ impl Road {
                 "{outcome:?}"
             );
         }
-        let longer = Options { hook, ..Options::default() };
+        let longer = Options { hook: hook.clone(), ..Options::default() };
         let again = self.job(&store, &["other"], longer.clone(), Intent::Run).await;
         let retried = rekey::retry_quarantined(&Arc::new(again)).await.unwrap();
         assert_eq!(retried.quarantined, 0);
+        self.raise_fence(&store, &hook).await;
+        let last_sweep = self.job(&store, &[], longer.clone(), Intent::Run).await;
+        assert_eq!(try_run_job(last_sweep).await.unwrap().outcome, Outcome::Complete);
         let verify = self.job(&store, &[], longer, Intent::Verify).await;
         let verified = rekey::verify(&Arc::new(verify)).await.unwrap();
         assert!(verified.passed(), "{verified:?}");
-        retried
     }
 
-    async fn job(&self, store: &Arc<dyn Store>, more: &[&str], options: Options, intent: Intent) -> Job {
+    async fn raise_fence(&self, store: &Arc<dyn Store>, hook: &Hook) {
+        let (target, new) = (self.target(store).await, self.key("local-kms", "new"));
+        let rule = rekey::fence_rule(store.as_ref(), TABLE, self.format, &new).await.unwrap();
+        let patience = Duration::from_secs(10);
+        let raised = rekey::raise_fence(store.as_ref(), &target, FenceMode::Enforce, rule, patience, |_| {});
+        hook.at(Step::RaiseFence, raised).await.unwrap();
+    }
+
+    async fn target(&self, store: &Arc<dyn Store>) -> Target {
         let name = TargetName {
             logical: None,
             schema: None,
@@ -147,19 +159,24 @@ impl Road {
             key_column: "org_id".to_owned(),
             columns: COLUMNS.map(str::to_owned).to_vec(),
         };
-        let target = store.inspect(&name).await.unwrap().target.unwrap();
-        let key =
-            |kind: &str, name: &str| format!("{kind}:{}", self.keys.join(name).display()).parse().unwrap();
-        let old = more.iter().chain(&["old"]).map(|name| key("static:file", name));
+        store.inspect(&name).await.unwrap().target.unwrap()
+    }
+
+    fn key(&self, kind: &str, name: &str) -> KeySpec {
+        format!("{kind}:{}", self.keys.join(name).display()).parse().unwrap()
+    }
+
+    async fn job(&self, store: &Arc<dyn Store>, more: &[&str], options: Options, intent: Intent) -> Job {
+        let old = more.iter().chain(&["old"]).map(|name| self.key("static:file", name));
         let choice = KeyChoice {
-            old: old.chain([key("local-kms", "first")]).collect(),
-            new: key("local-kms", "new"),
+            old: old.chain([self.key("local-kms", "first")]).collect(),
+            new: self.key("local-kms", "new"),
             format: self.format,
             scope: DataKeyScope::Row,
             new_data_key: false,
             clear_text: ClearText::Quarantine,
         };
-        rekey::prepare(Arc::clone(store), target, &choice, options, intent).await.unwrap()
+        rekey::prepare(Arc::clone(store), self.target(store).await, &choice, options, intent).await.unwrap()
     }
 }
 

@@ -181,7 +181,7 @@ async fn columns(
         for index in row.try_get::<Vec<String>, _>(3)? {
             findings.push(Finding::warning(
                 format!("index {index} reads column {column}"),
-                "no update can be HOT: each writes every index of the table; a long value may not fit it. Drop it, \
+                "updates of it can't be HOT: each writes every index of the table; a long value may not fit it. Drop it, \
                  if nothing looks up a ciphertext",
             ));
         }

@@ -1,0 +1,60 @@
+//! What the workers of a process go by from batch to batch: what it was started with, what was ordered since, and what
+//! the database can bear.
+
+use std::num::NonZero;
+
+use super::{Options, Waiting};
+use crate::store::{Orders, Paused};
+
+/// Read by every worker before each batch. Sent anew when it changes, so that who waits hears of it at once.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Directions {
+    /// Finish the batch, give the shard back, and wait.
+    pub(super) paused: Option<Paused>,
+    /// Workers with a higher number finish their batch and end.
+    pub(super) workers: usize,
+    /// Rows a batch, at most.
+    pub(super) batch: usize,
+    /// Rows a second, of the whole process.
+    pub(super) rate: Option<NonZero<u32>>,
+    /// Write nothing for now, and why.
+    pub(super) hold: Option<Waiting>,
+}
+
+impl Directions {
+    /// As the options have it where nothing was ordered.
+    pub(super) fn new(options: &Options, orders: &Orders) -> Self {
+        let size = |order: Option<NonZero<u32>>| order.and_then(|order| usize::try_from(order.get()).ok());
+        Self {
+            paused: orders.paused.clone(),
+            workers: size(orders.workers).unwrap_or(options.workers.max(1)),
+            batch: size(orders.batch).unwrap_or(options.batch.max(1)),
+            rate: match orders.rate {
+                Some(rate) => rate.limit(),
+                None => options.max_rows_per_second.and_then(NonZero::new),
+            },
+            hold: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RowRate;
+
+    #[test]
+    fn an_order_goes_before_what_the_process_was_started_with() {
+        let options = Options { workers: 3, batch: 50, max_rows_per_second: Some(9), ..Options::default() };
+        let started = Directions::new(&options, &Orders::default());
+        assert_eq!((started.workers, started.batch, started.rate), (3, 50, NonZero::new(9)));
+        let orders = Orders {
+            rate: Some(RowRate::Unlimited),
+            batch: NonZero::new(7),
+            workers: NonZero::new(1),
+            paused: None,
+        };
+        let ordered = Directions::new(&options, &orders);
+        assert_eq!((ordered.workers, ordered.batch, ordered.rate), (1, 7, None));
+    }
+}
