@@ -17,7 +17,14 @@ use super::{
 
 pub(super) fn command() -> Command {
     let about = "Prove that every value opens under the new key, and no other";
-    let groups = [args::DATABASE, args::NAME, args::COLUMNS, &["new", "format"], args::READING, args::OUTPUT];
+    let groups = [
+        args::DATABASE,
+        args::NAME,
+        args::COLUMNS,
+        &["new", "format", "max-kms-calls-per-second"],
+        args::READING,
+        args::OUTPUT,
+    ];
     args::with_settings(Command::new("verify").about(about), &groups).after_help(
         "Reads the whole table on one snapshot, writes nothing, and exits 3 if a value fails.\n\n\
          Example:\n  reseal verify --new aws-kms:alias/tenants",

@@ -66,8 +66,7 @@ async fn two_that_migrate_at_once_apply_each_migration_once() {
     assert_eq!((applied.len(), applied[0].as_str()), (files, "0001 rekey"));
     assert!(two.is_migrated().await.unwrap());
     assert_eq!(one.migrate().await.unwrap(), Vec::<String>::new());
-    let tables =
-        "SELECT group_concat(name) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'reseal_%' AND name NOT LIKE 'sqlite_%'";
+    let tables = "SELECT group_concat(name) FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'reseal_%' AND name NOT LIKE 'sqlite_%'";
     let others: Option<String> = sqlx::query_scalar(tables).fetch_one(&mut raw(&path).await).await.unwrap();
     assert_eq!(others, None, "our migrations are kept in a table of our own");
 }
