@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use reseal::store::{
-    Store, Target, TargetName,
+    Finding, Store, Target, TargetName,
     postgres::{Postgres, Tls},
     sqlite::Sqlite,
 };
@@ -45,8 +45,17 @@ pub(super) async fn migrated_store(call: &Call, connections: u32) -> Result<Arc<
 /// The table, when it is fit to be re-keyed.
 pub(super) async fn target(store: &dyn Store, name: &TargetName) -> Result<Target, Fault> {
     let inspection = store.inspect(name).await?;
-    let refusals = inspection.refusals().collect::<Vec<_>>();
-    match inspection.target {
+    unless(inspection.refusals().collect(), inspection.target.clone())
+}
+
+/// The table, when it is fit to be read, by a role that may perhaps not write it.
+pub(super) async fn target_to_read(store: &dyn Store, name: &TargetName) -> Result<Target, Fault> {
+    let inspection = store.inspect(name).await?;
+    unless(inspection.refusals_to_read().collect(), inspection.target.clone())
+}
+
+fn unless(refusals: Vec<&Finding>, target: Option<Target>) -> Result<Target, Fault> {
+    match target {
         Some(target) if refusals.is_empty() => Ok(target),
         _ => {
             let what = refusals.iter().map(|finding| finding.what.as_str()).collect::<Vec<_>>().join("; ");

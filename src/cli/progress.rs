@@ -115,7 +115,11 @@ async fn look(store: &dyn Store, now: &Status, pace: &mut Pace) -> Result<Option
 }
 
 impl Seen {
+    /// Only a first sweep counts its rows.
     fn seconds_left(&self) -> Option<f64> {
+        if self.sweep > 1 {
+            return None;
+        }
         let left = u32::try_from(self.row_count - self.rows).ok()?;
         (self.rows_per_second > 0.0).then(|| f64::from(left) / self.rows_per_second)
     }

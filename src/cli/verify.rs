@@ -30,8 +30,8 @@ pub(super) fn command() -> Command {
         args::DATABASE,
         args::NAME,
         args::COLUMNS,
-        &["new", "format"],
         args::REWRITE,
+        &["new", "format", "max-kms-calls-per-second"],
         args::READING,
         args::OUTPUT,
     ];
@@ -54,7 +54,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     };
     let (options, name) = (meant::options(call)?, meant::target_name(call));
     let store = connect::migrated_store(call, 2).await?;
-    let target = connect::target(store.as_ref(), &name).await?;
+    let target = connect::target_to_read(store.as_ref(), &name).await?;
     let job = Arc::new(rekey::prepare(store, target, &choice, options, Intent::Verify).await?);
     let run = job.store.latest_run(&job.target.name).await?;
     let verified = rekey::verify(&job).await?;

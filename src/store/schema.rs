@@ -79,6 +79,9 @@ impl Target {
 pub struct Finding {
     /// Whether it forbids a run.
     pub refuses: bool,
+    /// Whether what it forbids is only to write: who reads, as a verify does, may.
+    #[serde(skip)]
+    pub only_to_write: bool,
     /// What was found; names things, never values.
     pub what: String,
     /// What to do about it.
@@ -88,12 +91,17 @@ pub struct Finding {
 impl Finding {
     /// A finding that forbids a run.
     pub fn refusal(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { refuses: true, what: what.into(), hint: hint.into() }
+        Self { refuses: true, only_to_write: false, what: what.into(), hint: hint.into() }
+    }
+
+    /// A finding that forbids a run, and nothing that only reads.
+    pub fn refusal_to_write(what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { only_to_write: true, ..Self::refusal(what, hint) }
     }
 
     /// A finding to know of.
     pub fn warning(what: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { refuses: false, what: what.into(), hint: hint.into() }
+        Self { refuses: false, only_to_write: false, what: what.into(), hint: hint.into() }
     }
 }
 
@@ -107,6 +115,11 @@ pub struct Inspection {
 }
 
 impl Inspection {
+    /// The findings that forbid even to read.
+    pub fn refusals_to_read(&self) -> impl Iterator<Item = &Finding> {
+        self.refusals().filter(|finding| !finding.only_to_write)
+    }
+
     /// The findings that forbid a run.
     pub fn refusals(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.refuses)

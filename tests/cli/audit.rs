@@ -80,10 +80,14 @@ async fn every_change_of_state_is_recorded_in_a_chain_anyone_can_check() {
     let said = operator.reseal(&["audit", "verify", "--head", &never]).exits(3);
     assert!(said.out.contains("no record has the given head"), "{}", said.out);
     operator.reseal(&["audit", "verify", "--head", "abc"]).exits(2);
-    // What only looks leaves no record.
+    // What only looks leaves no record; what a verify finds does.
     operator.reseal(&["status"]).exits(0);
-    operator.reseal(&["verify", "--format", "v3", "--new", "local-kms:keyring.json"]).exits(0);
+    operator
+        .reseal(&["plan", "--format", "v3", "--old", "static:env:OLD_KEY", "--new", "local-kms:keyring.json"])
+        .exits(0);
     assert_eq!(self::lines(&operator).len(), 8);
+    operator.reseal(&["verify", "--format", "v3", "--new", "local-kms:keyring.json"]).exits(0);
+    assert_eq!(self::lines(&operator)[8]["action"], "verified");
 }
 
 /// Ways to meddle, and what the check says to each.

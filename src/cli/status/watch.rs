@@ -1,12 +1,12 @@
 //! A status that is looked at again and again: drawn in place on a terminal, a line now and then elsewhere.
 
 use std::{
-    io::{IsTerminal, stdout},
+    io::{self, IsTerminal, stdout},
     time::Duration,
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use reseal::store::Store;
+use rustix::termios::tcgetwinsize;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
@@ -42,11 +42,15 @@ pub(super) async fn watch(store: &dyn Store, target: &str, output: Output) -> Re
             break;
         }
         if terminal {
-            canvas.draw(&match &look {
+            let drawn = canvas.draw(&match &look {
                 Ok(Some(look)) => format!("{}\n{}", bar(look.share()), screen::live(look)),
                 Ok(None) => format!("{target}: there was no run yet"),
                 Err(error) => format!("the database: {}", stdio::shown(&error.to_string())),
             });
+            if drawn.is_err() {
+                // Nobody looks any more.
+                return Ok(());
+            }
             continue;
         }
         let line = match (&look, output) {
@@ -63,7 +67,10 @@ pub(super) async fn watch(store: &dyn Store, target: &str, output: Output) -> Re
             break;
         }
     }
-    canvas.clear();
+    if terminal {
+        // A terminal that is gone has nothing to clear.
+        drop(canvas.clear());
+    }
     Ok(())
 }
 
@@ -72,37 +79,42 @@ fn bar(share: f64) -> String {
     format!("{}{} {:.1} %", "█".repeat(filled), "░".repeat(40 - filled), share * 100.0)
 }
 
-/// Lines that are replaced in place, each cut to the terminal's width.
+/// Lines that are replaced in place, as many and as long as the terminal has room for.
 #[derive(Default)]
 struct Canvas {
-    lines: Vec<ProgressBar>,
-    multi: Option<MultiProgress>,
+    /// Lines that are there.
+    height: usize,
 }
 
 impl Canvas {
-    fn draw(&mut self, text: &str) {
-        let multi =
-            self.multi.get_or_insert_with(|| MultiProgress::with_draw_target(ProgressDrawTarget::stdout()));
-        let texts = text.lines().collect::<Vec<_>>();
-        while self.lines.len() < texts.len() {
-            let style = ProgressStyle::with_template("{wide_msg}").expect("the template is well formed");
-            self.lines.push(multi.add(ProgressBar::new_spinner().with_style(style)));
+    /// One write, so that nothing flickers.
+    fn draw(&mut self, text: &str) -> io::Result<()> {
+        let (columns, rows) = match tcgetwinsize(stdout()) {
+            Ok(size) if size.ws_col > 0 && size.ws_row > 1 => {
+                (size.ws_col.into(), usize::from(size.ws_row) - 1)
+            }
+            _ => (80, 24),
+        };
+        let mut screen = self.to_its_top();
+        self.height = 0;
+        for line in text.lines().take(rows) {
+            screen.extend(line.chars().take(columns));
+            screen += "\x1b[K\n";
+            self.height += 1;
         }
-        for line in self.lines.drain(texts.len()..) {
-            line.finish_and_clear();
-            multi.remove(&line);
-        }
-        for (line, text) in self.lines.iter().zip(texts) {
-            line.set_message(text.to_owned());
-            line.tick();
-        }
+        stdio::answer((screen + "\x1b[J").as_bytes())
     }
 
     /// Takes everything off the screen.
-    fn clear(self) {
-        if let Some(multi) = self.multi {
-            // The terminal is gone: there is nothing to clear.
-            drop(multi.clear());
+    fn clear(self) -> io::Result<()> {
+        stdio::answer((self.to_its_top() + "\x1b[J").as_bytes())
+    }
+
+    /// Moves the cursor.
+    fn to_its_top(&self) -> String {
+        match self.height {
+            0 => String::new(),
+            height => format!("\x1b[{height}A\r"),
         }
     }
 }

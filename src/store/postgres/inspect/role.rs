@@ -28,7 +28,7 @@ pub(super) async fn on_target(
                AND attnum > 0 AND NOT has_column_privilege($1::oid, attnum, 'UPDATE')";
     for row in query(sql.to_owned()).bind(oid).bind(&name.columns).fetch_all(&mut *conn).await? {
         let column: String = row.try_get(0)?;
-        findings.push(Finding::refusal(
+        findings.push(Finding::refusal_to_write(
             format!("role {role} may not update column {column}"),
             format!("GRANT UPDATE ({}) ON {table} TO {}", quote(&column), quote(&role)),
         ));
@@ -71,7 +71,7 @@ pub(super) async fn on_own_tables(
         return Ok(());
     }
     let names = denied.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
-    findings.push(Finding::refusal(
+    findings.push(Finding::refusal_to_write(
         format!("role {role} may not read and write {}", names.join(", ")),
         format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}", names.join(", "), quote(&role)),
     ));
