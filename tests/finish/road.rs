@@ -54,6 +54,9 @@ async fn from_a_static_key_to_v3_on_postgres() {
     }
     road.unharmed().await;
 
+    let kms = road.type_with(&["retire", "local-kms:keyring.json"]).exits(4);
+    assert!(kms.err.contains("it wraps data key ") && kms.err.contains("which is active"), "{}", kms.err);
+
     let again = road.retire(&[]).exits(4);
     assert!(again.err.contains(&format!("{} was retired already, on 20", old_key())), "{}", again.err);
     for command in [&["run"][..], &["plan"], &["quarantine", "retry"]] {
@@ -196,6 +199,25 @@ async fn a_data_key_drains_retires_and_is_destroyed() {
     destroy(&["--confirm", &active]).exits(4);
     retire(&[]).exits(4);
     road.unharmed().await;
+}
+
+#[tokio::test]
+async fn to_another_static_key_no_fence_is_possible_and_the_certificate_says_so() {
+    let mut road = Road::new("finish_v1", 15, "v1").await;
+    road.operator.set("NEW_KEY", &hex::encode([0x3d; 32]));
+    road.operator.guard(&hex::encode([0x3d; 32]));
+    let new = |command: &[&str]| {
+        road.operator.reseal(&[command, &["--format", "v1", "--new", "static:env:NEW_KEY"]].concat())
+    };
+    new(&["run", "--old", "static:env:OLD_KEY"]).exits(0);
+    new(&["verify"]).exits(0);
+    let retire = ["retire", "static:env:OLD_KEY", "--output", "json"];
+    let refused = new(&retire).exits(4).json();
+    let waivers = refused["obstacles"].as_array().unwrap().iter().map(|obstacle| &obstacle["waiver"]);
+    assert_eq!(waivers.collect::<Vec<_>>(), ["holders"]);
+    let retired = new(&[&retire[..], &["--waive", "holders"]].concat()).exits(0).json();
+    let fence = retired["certificate"]["targets"][0]["fence"].as_str().unwrap();
+    assert!(fence.starts_with("not possible: "), "{fence}");
 }
 
 #[tokio::test]

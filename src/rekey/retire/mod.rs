@@ -8,7 +8,7 @@
 //! What is proven is the database as it is. Backups made before need the old key to be restored, and whoever copied a
 //! value elsewhere has it still: the certificate says so.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -40,6 +40,9 @@ pub use uses::{KeyUse, key_uses};
 
 /// How often the preconditions are looked at anew because a state changed meanwhile.
 const ATTEMPTS: usize = 10;
+
+/// Records of the audit log read in one step.
+const AUDIT_STEP: u32 = 1000;
 
 /// A key that is to go.
 pub struct OldKey {
@@ -210,14 +213,35 @@ async fn concerned(store: &dyn Store, key: &OldKey) -> Result<Vec<Target>, Retir
         let known = known.into_iter().find(|known| known.key_id == *key_id.as_bytes()).ok_or_else(unknown)?;
         targets.retain(|target| target.name == known.purpose);
     } else {
-        let runs = store.runs().await?;
-        targets.retain(|target| {
-            runs.iter().any(|run| {
-                run.target == target.name && standing::keys_of(run).is_ok_and(|keys| keys.names(&key.name))
-            })
-        });
+        let mut names = wrapped_for(store, key).await?;
+        for run in store.runs().await? {
+            if standing::keys_of(&run)?.names(&key.name) {
+                names.insert(run.target);
+            }
+        }
+        targets.retain(|target| names.contains(&target.name));
     }
     if targets.is_empty() { Err(unknown()) } else { Ok(targets) }
+}
+
+/// The targets whose data keys were made under a KMS key, by the audit log: the registry forgets it when they are wrapped
+/// under another.
+async fn wrapped_for(store: &dyn Store, key: &OldKey) -> Result<BTreeSet<String>, StoreError> {
+    let (mut targets, mut after) = (BTreeSet::new(), 0);
+    if !matches!(key.kind, OldKind::Kms) {
+        return Ok(targets);
+    }
+    loop {
+        let page = store.audit_page(after, AUDIT_STEP).await?;
+        let Some(last) = page.last() else { return Ok(targets) };
+        after = last.seq;
+        for record in page.iter().filter(|record| record.action == "data-key-added") {
+            let detail: serde_json::Value = serde_json::from_str(&record.detail).unwrap_or_default();
+            if detail["kms"] == key.name.as_str() {
+                targets.extend(detail["purpose"].as_str().map(str::to_owned));
+            }
+        }
+    }
 }
 
 /// Refuses a `--new` that is not what the target ended under: nothing that is on record is of that key.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::standing::keys_of;
 use crate::{
     envelope::KeyId,
@@ -72,14 +74,26 @@ pub async fn key_uses(store: &dyn Store) -> Result<Vec<KeyUse>, RekeyError> {
         uses.insert(key_use.key.clone(), key_use);
     }
     for retirement in retirements {
-        if let Some(key_use) = uses.get_mut(&retirement.key) {
-            key_use.state = match retirement.state {
-                RetirementState::Retired => DataKeyState::Retired,
-                RetirementState::Destroyed => DataKeyState::Destroyed,
-            };
-            (key_use.retired_ms, key_use.destroyed_ms) =
-                (Some(retirement.retired_ms), retirement.destroyed_ms);
-        }
+        // A KMS key that wrapped data keys, until they were wrapped under another, is in no run and no row any more.
+        let key_use = uses.entry(retirement.key.clone()).or_insert_with(|| KeyUse {
+            key: retirement.key.clone(),
+            state: DataKeyState::Retired,
+            targets: targets_of(&retirement.certificate),
+            retired_ms: None,
+            destroyed_ms: None,
+        });
+        key_use.state = match retirement.state {
+            RetirementState::Retired => DataKeyState::Retired,
+            RetirementState::Destroyed => DataKeyState::Destroyed,
+        };
+        (key_use.retired_ms, key_use.destroyed_ms) = (Some(retirement.retired_ms), retirement.destroyed_ms);
     }
     Ok(uses.into_values().collect())
+}
+
+fn targets_of(certificate: &str) -> Vec<String> {
+    let certificate: Value = serde_json::from_str(certificate).unwrap_or_default();
+    let targets = certificate["targets"].as_array();
+    let names = targets.into_iter().flatten().filter_map(|target| target["name"].as_str());
+    names.map(str::to_owned).collect()
 }
