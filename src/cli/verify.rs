@@ -108,7 +108,8 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         Recorded::NoRun | Recorded::NotAllowed => json!(null),
     };
     let mut human = human(&job, &verified, &report);
-    if verified.passed() && job.keys.format == Format::V3 {
+    let on_record = matches!(verified.recorded, Recorded::Yes(_));
+    if verified.passed() && on_record && job.keys.format == Format::V3 {
         let forgotten = job.store.forget_previous_wraps(&job.target.name).await?;
         if forgotten > 0 {
             human += &format!(
