@@ -132,6 +132,7 @@ async fn whatever_happens_every_cell_holds_what_was_last_written_to_it() {
     drop(processes);
     site.reseal(&site.last_sweep()).exits(0);
     site.reseal(&[&["verify"], &new_key[..]].concat()).exits(0);
+    site.reseal(&[&["retire", "static:env:OLD_KEY"], &new_key[..]].concat()).exits(0);
     site.reseal(&["audit", "verify"]).exits(0);
     world.is_over.store(true, Ordering::Relaxed);
     for writer in writers {

@@ -12,7 +12,7 @@ use std::{
 use tokio::time::sleep;
 
 use super::{
-    Job, RekeyError,
+    Job, RekeyError, Step,
     engine::require_right_keys,
     resealer::{Pass, Resealer},
 };
@@ -65,14 +65,14 @@ pub struct Swapped {
 /// What is staged stays so; the same call goes on.
 pub async fn stage(job: &Arc<Job>) -> Result<StagePass, RekeyError> {
     require_static(job)?;
-    require_right_keys(job).await?;
+    job.at(Step::Sample, require_right_keys(job)).await?;
     let (store, target) = (&job.store, &job.target.name);
-    store.register(&job.target).await?;
+    job.at(Step::Register, store.register(&job.target)).await?;
     if store.staging(target).await?.is_some_and(|staging| staging.is_swapped) {
         clear(job).await?;
     }
     let keys = keys_of(job);
-    let staging = store.open_staging(target, &keys).await?;
+    let staging = job.at(Step::OpenStaging, store.open_staging(target, &keys)).await?;
     if staging.keys != keys {
         return Err(other_keys(target));
     }
@@ -110,7 +110,7 @@ pub async fn swap_staged(job: &Arc<Job>, most: usize) -> Result<Swapped, RekeyEr
     let mut swap = lock(job).await?;
     let locked = Instant::now();
     let limits = PageLimits { rows: most + 1, bytes: SWAP_BYTES, value: job.options.max_value };
-    let page = swap.changed(limits).await?;
+    let page = job.at(Step::ReadChanged, swap.changed(limits)).await?;
     if !page.last {
         return Err(RekeyError::Refused {
             what: format!(
@@ -120,8 +120,10 @@ pub async fn swap_staged(job: &Arc<Job>, most: usize) -> Result<Swapped, RekeyEr
         });
     }
     let changed = page.keys.len();
-    let resealed = Resealer::new(Arc::clone(job)).reseal(page, Pass::First).await?;
-    let values = match swap.finish(&resealed.page.keys, &resealed.page.cells, &resealed.new).await {
+    let mut resealer = Resealer::new(Arc::clone(job));
+    let resealed = job.at(Step::Reseal, resealer.reseal(page, Pass::First)).await?;
+    let finish = swap.finish(&resealed.page.keys, &resealed.page.cells, &resealed.new);
+    let values = match job.at(Step::FinishSwap, finish).await {
         Ok(values) => Some(values),
         // The reply to a commit may be lost: the staging knows.
         Err(error) if error.is_transient() && is_swapped(job).await => None,
@@ -138,19 +140,21 @@ pub async fn swap_staged(job: &Arc<Job>, most: usize) -> Result<Swapped, RekeyEr
 /// Trouble with the database; the same call goes on.
 pub async fn drop_staged(job: &Arc<Job>) -> Result<(), RekeyError> {
     clear(job).await?;
-    Ok(job.store.close_staging(&job.target.name).await?)
+    Ok(job.at(Step::CloseStaging, job.store.close_staging(&job.target.name)).await?)
 }
 
 async fn pass(job: &Arc<Job>) -> Result<StagePass, RekeyError> {
     let mut resealer = Resealer::new(Arc::clone(job));
     let (mut after, mut total) = (None, Tally::default());
     loop {
-        let page = job.store.unstaged(&job.target, after.as_ref(), job.limits()).await?;
-        let resealed = resealer.reseal(page, Pass::First).await?;
+        let unstaged = job.store.unstaged(&job.target, after.as_ref(), job.limits());
+        let page = job.at(Step::ReadUnstaged, unstaged).await?;
+        let resealed = job.at(Step::Reseal, resealer.reseal(page, Pass::First)).await?;
         let page = &resealed.page;
         total += resealed.tally(0..page.keys.len(), 1);
         if let Some(last) = page.keys.last() {
-            job.store.stage(&job.target, &page.keys, &page.cells, &resealed.new).await?;
+            let stage = job.store.stage(&job.target, &page.keys, &page.cells, &resealed.new);
+            job.at(Step::Stage, stage).await?;
             after = Some(last.clone());
         }
         if page.last {
@@ -167,7 +171,7 @@ async fn lock(job: &Job) -> Result<Box<dyn StagedSwap>, StoreError> {
     let mut tries = 0;
     loop {
         tries += 1;
-        match job.store.begin_swap(&job.target).await {
+        match job.at(Step::BeginSwap, job.store.begin_swap(&job.target)).await {
             Err(error) if error.is_transient() && tries < LOCK_TRIES => sleep(LOCK_PAUSE).await,
             answer => return answer,
         }
@@ -180,8 +184,12 @@ async fn is_swapped(job: &Job) -> bool {
 }
 
 async fn clear(job: &Job) -> Result<(), StoreError> {
-    while job.store.clear_staged(&job.target.name, CLEAR_STEP).await? > 0 {}
-    Ok(())
+    loop {
+        let cleared = job.store.clear_staged(&job.target.name, CLEAR_STEP);
+        if job.at(Step::ClearStaged, cleared).await? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 fn keys_of(job: &Job) -> String {

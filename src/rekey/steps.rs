@@ -8,7 +8,7 @@ use std::{fmt, future::Future, sync::Arc};
 
 macro_rules! steps {
     ($($(#[doc = $doc:literal])+ $step:ident => $name:literal,)+) => {
-        /// What a run, a verify or a retry of quarantined values is about to ask for, or has asked for.
+        /// What a run, a verify, a retirement or the like is about to ask for, or has asked for.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Step {
             $($(#[doc = $doc])+ $step,)+
@@ -91,8 +91,30 @@ steps! {
     SettleQuarantined => "settle-quarantined",
     /// The fence is raised. No job is needed for that, so its caller takes the step: [`Hook::at`].
     RaiseFence => "raise-fence",
+    /// It is recorded that a verify has begun, which brings every commit before it to the disk.
+    BeginVerify => "begin-verify",
     /// The snapshot of a verify is read.
     Snapshot => "snapshot",
+    /// What a verify found is recorded.
+    EndVerify => "end-verify",
+    /// A key is retired, with its certificate, in one transaction.
+    Retire => "retire",
+    /// A staging is opened, or the open one found.
+    OpenStaging => "open-staging",
+    /// A page of rows is read that are not staged as they are now.
+    ReadUnstaged => "read-unstaged",
+    /// A page of values, sealed ahead, is put into the side table.
+    Stage => "stage",
+    /// The table is locked for a swap; the transaction stays open.
+    BeginSwap => "begin-swap",
+    /// Under the lock, the rows are read that changed since they were staged.
+    ReadChanged => "read-changed",
+    /// Every staged value is put in place, and the transaction committed.
+    FinishSwap => "finish-swap",
+    /// Rows of the side table that are of no more use are removed.
+    ClearStaged => "clear-staged",
+    /// It is recorded that nothing is staged any more.
+    CloseStaging => "close-staging",
 }
 
 /// Before a step or after it.

@@ -72,7 +72,8 @@ impl Verified {
 /// # Errors
 /// Trouble with the database or the KMS. A value that does not pass is no error: it is counted and named.
 pub async fn verify(job: &Arc<Job>) -> Result<Verified, RekeyError> {
-    let begun = match job.store.begin_verification(&job.target).await {
+    let begun = job.at(Step::BeginVerify, job.store.begin_verification(&job.target)).await;
+    let begun = match begun {
         Err(error) if error.code() == Some(NOT_ALLOWED) => Err(Recorded::NotAllowed),
         begun => begun?.ok_or(Recorded::NoRun),
     };
@@ -98,7 +99,7 @@ async fn record(job: &Job, verified: &Verified, begun: Begun) -> Result<Recorded
         failures: verified.failures.clone(),
         ended_ms: 0,
     };
-    job.store.end_verification(&verification).await?;
+    job.at(Step::EndVerify, job.store.end_verification(&verification)).await?;
     Ok(Recorded::Yes(Box::new(verification)))
 }
 

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Job, RekeyError,
+    Job, RekeyError, Step,
     elsewhere::{Elsewhere, holders},
     prepare::{Named, Ring},
 };
@@ -175,7 +175,7 @@ pub async fn retire(job: &Arc<Job>, key: &OldKey, waivers: &[String]) -> Result<
         });
         let new =
             NewRetirement { key: &key.name, data_key: key.data_key(), certificate: &certificate, detail };
-        if store.retire(&new, head).await? {
+        if job.at(Step::Retire, store.retire(&new, head)).await? {
             let targets = targets.into_iter().map(|target| target.name).collect();
             return Ok(Retired { key: key.name.clone(), targets, certificate, sha256, waived });
         }

@@ -61,6 +61,9 @@ impl Obstacles {
             (Way::Plain, Step::NextSweep, Moment::Before, 1) => {
                 self.write(&rewritten.behind_the_cursor, "postgres://behind/the/cursor");
             }
+            (Way::Plain, Step::BeginSwap, Moment::Before, 1) => {
+                self.write(&rewritten.under_the_swap, "postgres://under/the/swap");
+            }
             (Way::Locked, Step::Commit, Moment::Before, 1) => {
                 *self.lock.lock().unwrap() = Some(Lock::take(&self.road.url));
             }
