@@ -70,7 +70,7 @@ async fn a_row_without_a_key_and_a_role_that_sees_less_are_refused() {
     assert_eq!(road.number("SELECT count(*) FROM reseal_verifications").await, 0);
     road.execute(&format!(
         "ALTER TABLE org_instances ENABLE ROW LEVEL SECURITY; \
-         CREATE POLICY some ON org_instances TO {role} USING (slug > 'm')"
+         CREATE POLICY half ON org_instances TO {role} USING (slug > 'm')"
     ))
     .await;
     road.type_with(&["verify"]).exits(4);

@@ -2,8 +2,8 @@
 //! every plaintext is what it was.
 //!
 //! The work is all that an operator has to do: a part of a run, the rest of it, the quarantined values again, the
-//! fence, the last sweep, a verify, the end of the old key; or a staged run. A lap of it that nobody dies in tells how often each step is taken. Then a process
-//! of its own dies at the first such time, and at one in the middle: by SIGKILL and by its own hand, so that it is that
+//! fence, the last sweep, a verify, the end of the old key; or a staged run. A lap of it that nobody dies in tells how
+//! often each step is taken. Then a process of its own dies at the first such time, and at one in the middle: by SIGKILL and by its own hand, so that it is that
 //! instant and no other.
 
 use std::{
@@ -151,7 +151,8 @@ async fn dying_in_the_middle_of_a_commit_loses_nothing() {
         half.wait().unwrap();
         holder.rollback().await.unwrap();
         ground.resume(&copy, "in the middle of a commit").await;
-        assert_eq!(copy.pool.number("SELECT count(*) FROM reseal_runs").await, 1);
+        let runs = copy.pool.number("SELECT count(*) FROM reseal_runs").await;
+        assert_eq!(runs, 2, "the one that was gone on with, and the last sweep");
     }
 }
 
