@@ -97,13 +97,22 @@ pub(super) async fn off(call: &Call) -> Result<Answer, Fault> {
     let lowered =
         rekey::lower_fence(store.as_ref(), target, PATIENCE, |blockers| waiting.tell(blockers)).await;
     let was = lowered.map_err(|error| waiting.fault(call, error))?;
-    let human = match &was {
+    let mut human = match &was {
         Some(_) => format!("{target}: the fence is off. What it recorded stays: reseal fence status.\n"),
         None => format!("{target}: there is no fence.\n"),
     };
+    let mut hints = Vec::new();
+    for key in rekey::key_uses(store.as_ref()).await? {
+        if key.retired_ms.is_some() && key.targets.iter().any(|user| user == target) {
+            human += &format!(
+                "{} is retired: a program that still holds it can write values again that nobody opens.\n",
+                key.key
+            );
+            hints = vec![format!("to have it back: {} --new KEY", call.again("fence enforce"))];
+        }
+    }
     let json = json!({"command": call.name, "target": target, "fence": null, "was": json(was.as_ref())});
-    audit::with_head(store.as_ref(), Answer::Report { exit: Exit::Done, human, json, hints: Vec::new() })
-        .await
+    audit::with_head(store.as_ref(), Answer::Report { exit: Exit::Done, human, json, hints }).await
 }
 
 pub(super) async fn status(call: &Call) -> Result<Answer, Fault> {

@@ -29,6 +29,14 @@ async fn a_clock_that_was_set_back_measures_no_soak() {
 }
 
 #[tokio::test]
+async fn a_fence_that_comes_down_after_the_end_is_missed_aloud() {
+    let road = retired("finish_fence_off").await;
+    let off = road.operator.reseal(&["fence", "off"]).exits(0);
+    assert!(off.out.contains(&format!("{} is retired", old_key())), "{}", off.out);
+    assert_eq!(off.hints(), ["to have it back: reseal fence enforce --new KEY"]);
+}
+
+#[tokio::test]
 async fn a_value_under_the_key_forbids_it() {
     let road = retired("finish_census").await;
     road.execute("ALTER TABLE org_instances DISABLE TRIGGER USER").await;
