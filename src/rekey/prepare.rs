@@ -88,7 +88,14 @@ pub async fn prepare(
         }
         (Format::V3, Named::Kms(_) | Named::Data(_)) => {
             let key = registry.target(store.as_ref(), &target, &new, choice, intent, &options.hook).await?;
-            let name = format!("data-key:{}", key.key_id());
+            let key_id = key.key_id();
+            let is_registered = registry.rows.iter().any(|row| row.key_id == *key_id.as_bytes());
+            // A look has no right to name a key that no run will make.
+            let name = if intent == Intent::Look && !is_registered {
+                format!("a new data key of {}", new.name())
+            } else {
+                format!("data-key:{key_id}")
+            };
             let columns = target.columns.iter().map(|column| column.name.as_str());
             let sealer = Sealer::bound(&key, &target.name, columns);
             registry.opened.push(key);

@@ -57,7 +57,12 @@ async fn a_plan_writes_nothing() {
         (rows, values.collect::<Vec<_>>())
     };
     let before = schema().await;
-    operator.reseal(&with_keys(&["plan", "--format", "v3"], &[])).exits(0);
+    let said = operator.reseal(&with_keys(&["plan", "--format", "v3"], &[])).exits(0);
+    assert!(
+        said.out.contains("to v3 under a new data key of local-kms:"),
+        "it names none that no run makes: {}",
+        said.out
+    );
     assert!(before == schema().await, "the plan changed the database");
 }
 
