@@ -17,7 +17,7 @@ use reseal::{
         kms::{Context, GeneratedKey, Kms, KmsError, Locality, Material, aws::AwsKms, local::LocalKms},
     },
     rekey::{self, Intent, Kind, Outcome, RekeyError},
-    store::Store,
+    store::{NewRetirement, Store, StoreError},
 };
 use sqlx::Row;
 
@@ -165,9 +165,19 @@ async fn what_was_wrapped_before_is_kept_until_a_verify() {
     assert_eq!(kept.get::<String, _>(0), original.kms, "as a verify saw it last");
     assert_eq!(kept.get::<Vec<u8>, _>(1), original.wrapped);
     assert_eq!(kept.get::<String, _>(2), open(&third).key_name());
-    // A destroyed key must not live on in it.
-    let destroyed = sqlx::query("UPDATE reseal_data_keys SET state = 'destroyed', wrapped = NULL");
-    assert!(destroyed.execute(&stage.on.pool).await.is_err());
+
+    // A destroyed key does not live on in it.
+    let (next, _) = keyring::generate(open(&third).as_ref(), "org_instances").await.unwrap();
+    stage.store.add_data_key(&next).await.unwrap();
+    let key = format!("data-key:{}", hex::encode(original.key_id));
+    let (data_key, detail) = (Some(original.key_id), serde_json::json!({}));
+    let retirement = NewRetirement { key: &key, data_key, certificate: "{}", detail: detail.clone() };
+    let head = stage.store.audit_head().await.unwrap();
+    assert!(stage.store.retire(&retirement, head).await.unwrap());
+    assert!(stage.store.destroy(&key, data_key, detail).await.unwrap());
+    let left = "SELECT count(*) FROM reseal_data_keys WHERE previous_wrapped IS NOT NULL OR previous_kms IS NOT NULL";
+    assert_eq!(stage.number(left).await, 0);
+    assert_eq!(stage.number("SELECT count(*) FROM reseal_data_keys WHERE wrapped IS NULL").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,6 +203,16 @@ async fn bytes_that_unwrap_to_another_key_are_not_stored() {
 
     let elsewhere = rekey::rewrap_data_keys(stage.store.as_ref(), &[], to.as_ref()).await.unwrap();
     assert_eq!(elsewhere.elsewhere.len(), 3);
+
+    // Nor does one go to a KMS key that was retired.
+    let (certificate, detail) = ("{}", serde_json::json!({}));
+    let retirement = NewRetirement { key: to.key_name(), data_key: None, certificate, detail };
+    let head = stage.store.audit_head().await.unwrap();
+    assert!(stage.store.retire(&retirement, head).await.unwrap());
+    let from = open(&first);
+    let refused = rekey::rewrap_data_keys(stage.store.as_ref(), &[from], to.as_ref()).await.unwrap_err();
+    assert!(matches!(refused, RekeyError::Store(StoreError::Retired { .. })), "{refused}");
+    assert_eq!(under(stage.store.as_ref(), &to).await, 0);
 }
 
 /// A keyring that was rotated: what its earlier version wrapped is stale, and wrapped anew under the newest.

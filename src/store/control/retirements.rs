@@ -244,8 +244,8 @@ macro_rules! retirements {
                 return Ok(false);
             }
             if let Some(key_id) = data_key {
-                let sql = "UPDATE reseal_data_keys SET state = 'destroyed', wrapped = NULL \
-                           WHERE key_id = $1 AND state = 'retired'";
+                let sql = "UPDATE reseal_data_keys SET state = 'destroyed', wrapped = NULL, \
+                           previous_kms = NULL, previous_wrapped = NULL WHERE key_id = $1 AND state = 'retired'";
                 let moved = query(sql).bind(key_id.to_vec()).execute(&mut *conn).await?;
                 if moved.rows_affected() != 1 {
                     return Ok(false);

@@ -8,7 +8,8 @@ use crate::store::{StoreError, WrappedDataKey};
 #[async_trait]
 pub trait Rewraps {
     /// Puts the wrapped bytes and the KMS key of `new` in the place of those of `old`, which are kept until
-    /// [`forget_previous_wraps`](Self::forget_previous_wraps). `false`, and nothing, when the row is not as in `old` any more.
+    /// [`forget_previous_wraps`](Self::forget_previous_wraps). Refuses a KMS key that was
+    /// retired. `false`, and nothing, when the row is not as in `old` any more.
     ///
     /// # Crash safety
     /// One statement, durable before this returns: the key is wrapped the one way or the other, and unwraps from both.
@@ -55,6 +56,7 @@ macro_rules! rewraps {
             }
             let detail = serde_json::json!({"purpose": old.purpose, "from": old.kms, "to": new.kms});
             audit(conn, &AuditEvent { action: "data-key-rewrapped", subject: &hex::encode(old.key_id), detail }).await?;
+            refuse_retired(conn, &serde_json::json!({"new": new.kms})).await?;
             Ok(true)
         }
 
