@@ -9,6 +9,7 @@
 //!   and sealing one with proof.
 //! - [`audit`]: checks the hash-chained log of every change of state.
 //! - [`rekey`]: a run over a whole table, its verification, and what `plan` counts (`docs/protocol.md`).
+//! - [`providers`]: the vendors' APIs, for rotating the secrets that they mint; usable on its own.
 //! - [`time`]: times as they are shown.
 //!
 //! A service that reads and writes single values needs [`envelope`] and [`keyring`] only. Sealing a tenant's URL so that
@@ -40,6 +41,7 @@
 pub mod audit;
 pub mod envelope;
 pub mod keyring;
+pub mod providers;
 pub mod rekey;
 pub mod secret;
 pub mod store;

@@ -12,6 +12,7 @@ pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod supervisor;
 pub(crate) mod tenants;
+pub(crate) mod vendors;
 
 /// The interpreter of the virtual environment that `test.sh` makes from `requirements.txt`, or that
 /// `RESEAL_TEST_VENV` names.

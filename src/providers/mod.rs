@@ -1,0 +1,15 @@
+//! What the vendors' APIs do for a rotation, as a library of its own: it knows nothing of a database, a journal or a
+//! command line.
+//!
+//! - [`http`]: one thin client: base URL, authentication, time-outs, rate limits, retries only where one is safe.
+//! - [`ProviderError`]: sorted by whose move is next; what nobody can know is a kind of its own.
+//! - [`Issuer`], [`Location`], [`Probe`]: the roles that a rotation is made of. Each vendor's module gives some of them.
+//!
+//! Every base URL can be set, for proxies, for an API inside a private network, and for tests.
+
+mod error;
+pub mod http;
+mod roles;
+
+pub use error::{Outcome, ProviderError};
+pub use roles::{Issued, Issuer, Life, Location, Minted, Observed, Probe, Recovered};
