@@ -315,8 +315,10 @@ pub enum Exercise {
     TenantApps,
     /// Three good answers of `/health` in a row.
     HealthThrice,
-    /// A run of the publishing workflow that ends in success.
-    Workflow,
+    /// The publishing workflow is started.
+    Dispatch,
+    /// The run that was started ends in success.
+    Publish,
     /// No run of the workflow that began before the new secret was written is under way.
     DrainWorkflow,
     /// An organization is made, comes to life, and is deleted.

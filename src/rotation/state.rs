@@ -175,14 +175,19 @@ impl State {
         }
     }
 
+    /// Whether there is still no way back when the step it is at is known to have done nothing: that takes back the
+    /// cut-over that the step's intent was.
+    pub fn stands(self, shape: Shape) -> bool {
+        self.cut_over && (self.unsure || self.at != shape.cut_over)
+    }
+
     /// The state after `event`.
     ///
     /// # Errors
     /// [`Illegal`], for each pair of which the journal can't hold the second after the first.
     pub fn next(self, event: Event, shape: Shape) -> Result<Self, Illegal> {
         let illegal = Illegal { state: self, event };
-        // What the step is known not to have done takes back the cut-over that its intent was.
-        let cut_over = self.cut_over && (self.unsure || self.at != shape.cut_over);
+        let cut_over = self.stands(shape);
         let state = match (self.phase, event) {
             (Phase::Going(Course::Forward), Event::Intended) if !self.open && self.at < shape.steps => {
                 Self { open: true, cut_over: self.cut_over || self.at >= shape.cut_over, ..self }
