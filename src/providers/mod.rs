@@ -9,7 +9,9 @@
 
 mod error;
 pub mod http;
+mod patience;
 mod roles;
 
 pub use error::{Outcome, ProviderError};
+pub use patience::Patience;
 pub use roles::{Issued, Issuer, Life, Location, Minted, Observed, Probe, Recovered};
