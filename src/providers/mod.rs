@@ -9,7 +9,13 @@
 
 mod error;
 pub mod http;
+pub mod login;
+pub mod neon;
+mod password;
+mod patience;
 mod roles;
+pub mod upstash;
 
 pub use error::{Outcome, ProviderError};
+pub use patience::{Patience, Wait};
 pub use roles::{Issued, Issuer, Life, Location, Minted, Observed, Probe, Recovered};
