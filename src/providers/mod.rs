@@ -7,11 +7,16 @@
 //!
 //! Every base URL can be set, for proxies, for an API inside a private network, and for tests.
 
+pub mod control_plane;
 mod error;
 pub mod http;
+mod mailbox;
 mod patience;
+pub mod resend;
 mod roles;
+pub mod stripe;
 
 pub use error::{Outcome, ProviderError};
+pub use mailbox::{Mailbox, NotAMailbox};
 pub use patience::Patience;
 pub use roles::{Issued, Issuer, Life, Location, Minted, Observed, Probe, Recovered};
