@@ -8,6 +8,8 @@
 //! Every base URL can be set, for proxies, for an API inside a private network, and for tests.
 
 mod error;
+pub mod fly;
+pub mod github;
 pub mod http;
 mod patience;
 mod roles;
