@@ -9,6 +9,8 @@
 
 pub mod control_plane;
 mod error;
+pub mod fly;
+pub mod github;
 pub mod http;
 mod mailbox;
 mod patience;
