@@ -1,5 +1,5 @@
 //! Each vendor's client, against a stand-in that remembers and fails as the vendor does.
 
-mod contract;
-mod fly;
-mod github;
+mod control_plane;
+mod resend;
+mod stripe;
