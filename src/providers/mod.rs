@@ -12,13 +12,17 @@ mod error;
 pub mod fly;
 pub mod github;
 pub mod http;
+pub mod login;
 mod mailbox;
+pub mod neon;
+mod password;
 mod patience;
 pub mod resend;
 mod roles;
 pub mod stripe;
+pub mod upstash;
 
 pub use error::{Outcome, ProviderError};
 pub use mailbox::{Mailbox, NotAMailbox};
-pub use patience::Patience;
+pub use patience::{Patience, Wait};
 pub use roles::{Issued, Issuer, Life, Location, Minted, Observed, Probe, Recovered};

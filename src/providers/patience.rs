@@ -22,17 +22,39 @@ impl Patience {
         &self,
         mut ask: impl AsyncFnMut() -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
-        let begun = Instant::now();
+        let mut wait = self.begin();
         loop {
             if let Some(seen) = ask().await? {
                 return Ok(Some(seen));
             }
-            let left = self.at_most.saturating_sub(begun.elapsed());
-            if left.is_zero() {
+            if !wait.pause().await {
                 return Ok(None);
             }
-            sleep(self.every.min(left)).await;
         }
+    }
+
+    /// The same for a loop that looks by itself: in a future that moves between threads, an `async` closure that
+    /// borrows is refused by the compiler (rust-lang/rust#110338).
+    pub fn begin(&self) -> Wait {
+        Wait { patience: *self, begun: Instant::now() }
+    }
+}
+
+/// A wait that has begun.
+#[derive(Debug)]
+pub struct Wait {
+    patience: Patience,
+    begun: Instant,
+}
+
+impl Wait {
+    /// Pauses before another look; `false` if the last one was at or after the deadline.
+    pub async fn pause(&mut self) -> bool {
+        let left = self.patience.at_most.saturating_sub(self.begun.elapsed());
+        if !left.is_zero() {
+            sleep(self.patience.every.min(left)).await;
+        }
+        !left.is_zero()
     }
 }
 
