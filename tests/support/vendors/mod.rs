@@ -54,6 +54,11 @@ impl Rule {
         Self { method, path: path.to_owned(), skip: 0, left: 1, fault }
     }
 
+    /// The request after the next `count`, whatever it is.
+    pub(crate) fn any_after(count: usize, fault: Fault) -> Self {
+        Self::next("", "", fault).after(count)
+    }
+
     /// Every one from now on.
     pub(crate) fn every(method: &'static str, path: &str, fault: Fault) -> Self {
         Self { left: usize::MAX, ..Self::next(method, path, fault) }
@@ -86,7 +91,10 @@ struct Gate {
 impl Gate {
     fn fault(&self, method: &str, path: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().expect("a test that panicked ends anyway");
-        for rule in rules.iter_mut().filter(|rule| rule.method == method && path.contains(&rule.path)) {
+        let matches = |rule: &&mut Rule| {
+            (rule.method.is_empty() || rule.method == method) && path.contains(&rule.path)
+        };
+        for rule in rules.iter_mut().filter(matches) {
             if rule.skip > 0 {
                 rule.skip -= 1;
             } else if rule.left > 0 {
