@@ -16,6 +16,7 @@ mod key_text;
 mod kms;
 mod model;
 mod plan;
+mod providers;
 mod rekey;
 mod store_sqlite;
 mod support;
