@@ -10,6 +10,7 @@ pub(crate) mod moto;
 pub(crate) mod oracle;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
+pub(crate) mod prism;
 pub(crate) mod redis;
 pub(crate) mod supervisor;
 pub(crate) mod tenants;

@@ -3,7 +3,11 @@
 //! Each vendor's file has its state and an axum router over it; [`Vendor`] serves the router and puts faults in its way.
 //! A stand-in is checked against the vendor's own specification where that is at hand (`tests/providers/`).
 
+pub(crate) mod control_plane;
+pub(crate) mod fresh;
 pub(crate) mod neon;
+pub(crate) mod resend;
+pub(crate) mod stripe;
 pub(crate) mod upstash;
 
 use std::{
