@@ -1,40 +1,6 @@
-//! The vendors' modules against stand-ins that act late, list stale and lose replies, and against real servers.
+//! Each vendor's client, against a stand-in that remembers and fails as the vendor does.
 
+mod at_hand;
 mod login;
 mod neon;
 mod upstash;
-
-use std::time::Duration;
-
-use reseal::{
-    providers::{Life, Patience, http::Manner},
-    secret::SecretText,
-};
-
-/// Short pauses, and no rate limits of ours.
-fn manner() -> Manner {
-    Manner { timeout: Duration::from_secs(5), tries: 4, pause: Duration::from_millis(2), paced: false }
-}
-
-const PATIENCE: Patience = Patience { every: Duration::from_millis(5), at_most: Duration::from_secs(5) };
-
-fn secret(text: &str) -> SecretText {
-    SecretText::new(text.to_owned())
-}
-
-#[track_caller]
-fn assert_live(life: &Life) {
-    assert!(matches!(life, Life::Live), "{life:?}");
-}
-
-#[track_caller]
-fn assert_dead(life: &Life) {
-    assert!(matches!(life, Life::Dead), "{life:?}");
-}
-
-/// Why it is not known.
-#[track_caller]
-fn unknown(life: &Life) -> String {
-    let Life::Unknown(error) = life else { panic!("{life:?}") };
-    error.to_string()
-}

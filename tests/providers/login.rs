@@ -7,7 +7,7 @@ use reseal::providers::{
     login::{PostgresLogin, RedisLogin},
 };
 
-use super::{assert_dead, assert_live, secret, unknown};
+use super::at_hand::{assert_dead, assert_live, secret, unknown};
 use crate::support::{postgres::TempPostgres, redis::TempRedis};
 
 const POSTGRES: fn() -> PostgresLogin = || PostgresLogin::new(Duration::from_secs(10));

@@ -1,5 +1,6 @@
 //! Neon: passwords without overlap, and projects that change one operation at a time; [`keys`] overlap.
 
+mod contract;
 mod keys;
 
 use std::{
@@ -16,7 +17,7 @@ use reseal::providers::{
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use super::{PATIENCE, assert_dead, assert_live, manner, secret};
+use super::at_hand::{PATIENCE, assert_dead, assert_live, manner, secret};
 use crate::support::{
     postgres::TempPostgres,
     vendors::{
@@ -164,11 +165,12 @@ async fn a_project_without_stored_passwords_gives_each_once() {
 async fn a_change_waits_until_the_project_takes_it() {
     let neon = StandIn::start();
     neon.set(|knobs| knobs.operation_time = Duration::from_millis(100));
-    let (owner, other) = (owner(&neon), client(&neon));
-    let (minted, made) =
-        tokio::join!(owner.mint("unused"), other.create_role(PROJECT, BRANCH, "cp_b", PATIENCE));
-    made.unwrap();
+    let owner = owner(&neon);
+    client(&neon).create_role(PROJECT, BRANCH, "cp_b", PATIENCE).await.unwrap();
+    let other = RolePassword { role: "cp_b".to_owned(), ..owner.clone() };
+    let (minted, beside) = tokio::join!(owner.mint("unused"), other.mint("unused"));
     assert_eq!(minted.unwrap().value.expose(), url(&neon.password(ROLE)));
+    assert!(beside.unwrap().value.expose().contains(&neon.password("cp_b")));
     assert!(neon.vendor.seen().iter().any(|seen| seen.status == 423));
 
     neon.set(|knobs| knobs.operation_time = Duration::ZERO);
@@ -221,7 +223,7 @@ async fn an_operation_that_fails_or_lasts_is_named() {
 
 /// The id of the project's operation, the oldest being 0.
 async fn operation(neon: &StandIn, at: usize) -> String {
-    let (_, all) = ask(neon, reqwest::Method::GET, "operations", None).await;
+    let (_, all) = ask(neon, neon.vendor.url(), reqwest::Method::GET, "operations", None).await;
     let all = all["operations"].as_array().unwrap();
     all[all.len() - 1 - at]["id"].as_str().unwrap().to_owned()
 }
@@ -247,7 +249,6 @@ async fn a_reset_role_of_a_real_database_logs_in_with_the_new_password_only() {
     let database = postgres.database("neon");
     let role = &database.name;
     postgres.login(role, "old");
-    postgres.execute(&format!("GRANT pg_signal_backend TO {role}"));
     let neon = StandIn::over(postgres, role, role, "old");
     neon.set(|knobs| knobs.operation_time = Duration::from_millis(60));
     let owner = RolePassword { role: role.clone(), database: role.clone(), ..owner(&neon) };
@@ -323,34 +324,48 @@ async fn branches_are_made_and_deleted() {
     assert_eq!((&*endpoints[0].id, &*endpoints[0].kind), (ENDPOINT, "read_write"));
 
     let wanted = json!({ "branch": { "name": "tenant-1" }, "endpoints": [{ "type": "read_write" }] });
-    let (status, made) = ask(&neon, reqwest::Method::POST, "branches", Some(&wanted)).await;
+    let (status, made) =
+        ask(&neon, neon.vendor.url(), reqwest::Method::POST, "branches", Some(&wanted)).await;
     assert_eq!((status, neon.branches()), (201, vec!["main".to_owned(), "tenant-1".to_owned()]));
     assert_eq!(made["operations"][0]["action"], "create_branch");
-    assert_eq!(ask(&neon, reqwest::Method::POST, "branches", Some(&wanted)).await.0, 409);
+    assert_eq!(ask(&neon, neon.vendor.url(), reqwest::Method::POST, "branches", Some(&wanted)).await.0, 409);
     let id = made["branch"]["id"].as_str().unwrap();
     assert_eq!(client(&neon).endpoints(PROJECT, id).await.unwrap().len(), 1);
     let path = format!("branches/{id}");
     let child = json!({ "branch": { "name": "child", "parent_id": id } });
-    let (_, child) = ask(&neon, reqwest::Method::POST, "branches", Some(&child)).await;
-    assert_eq!(ask(&neon, reqwest::Method::DELETE, &path, None).await.0, 422, "it has a child");
+    let (_, child) = ask(&neon, neon.vendor.url(), reqwest::Method::POST, "branches", Some(&child)).await;
+    assert_eq!(
+        ask(&neon, neon.vendor.url(), reqwest::Method::DELETE, &path, None).await.0,
+        422,
+        "it has a child"
+    );
     let child = format!("branches/{}", child["branch"]["id"].as_str().unwrap());
 
-    assert_eq!(ask(&neon, reqwest::Method::GET, &path, None).await.1["branch"]["name"], "tenant-1");
+    assert_eq!(
+        ask(&neon, neon.vendor.url(), reqwest::Method::GET, &path, None).await.1["branch"]["name"],
+        "tenant-1"
+    );
     let reveal = format!("{path}/roles/{ROLE}/reveal_password");
-    let inherited = ask(&neon, reqwest::Method::GET, &reveal, None).await.1;
+    let inherited = ask(&neon, neon.vendor.url(), reqwest::Method::GET, &reveal, None).await.1;
     assert_eq!(inherited["password"], neon.password(ROLE));
     neon.set(|knobs| knobs.stores_passwords = false);
-    assert_eq!(ask(&neon, reqwest::Method::GET, &reveal, None).await.0, 412);
+    assert_eq!(ask(&neon, neon.vendor.url(), reqwest::Method::GET, &reveal, None).await.0, 412);
     for path in [child, path] {
-        assert_eq!(ask(&neon, reqwest::Method::DELETE, &path, None).await.0, 200);
-        assert_eq!(ask(&neon, reqwest::Method::DELETE, &path, None).await.0, 204);
+        assert_eq!(ask(&neon, neon.vendor.url(), reqwest::Method::DELETE, &path, None).await.0, 200);
+        assert_eq!(ask(&neon, neon.vendor.url(), reqwest::Method::DELETE, &path, None).await.0, 204);
     }
     assert_eq!(neon.branches(), ["main"]);
 }
 
 /// A request about the project as others make it.
-async fn ask(neon: &StandIn, method: reqwest::Method, path: &str, body: Option<&Value>) -> (u16, Value) {
-    let url = format!("{}/projects/{PROJECT}/{path}", neon.vendor.url());
+async fn ask(
+    neon: &StandIn,
+    base: &str,
+    method: reqwest::Method,
+    path: &str,
+    body: Option<&Value>,
+) -> (u16, Value) {
+    let url = format!("{base}/projects/{PROJECT}/{path}");
     let mut request = reqwest::Client::new().request(method, url).bearer_auth(neon.token());
     if let Some(body) = body {
         request = request.json(body);

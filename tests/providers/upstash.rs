@@ -1,5 +1,7 @@
 //! Upstash: a password without overlap, and databases beside each other.
 
+mod contract;
+
 use std::time::Duration;
 
 use reseal::providers::{
@@ -8,7 +10,7 @@ use reseal::providers::{
     upstash::{Database, Databases, Upstash},
 };
 
-use super::{assert_dead, assert_live, manner, secret};
+use super::at_hand::{assert_dead, assert_live, manner, secret};
 use crate::support::vendors::{
     Fault, Rule,
     upstash::{EMAIL, Upstash as StandIn},

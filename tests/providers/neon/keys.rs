@@ -6,7 +6,7 @@ use reseal::providers::{
 };
 
 use super::{
-    super::{assert_dead, assert_live, secret, unknown},
+    super::at_hand::{assert_dead, assert_live, secret, unknown},
     client,
 };
 use crate::support::vendors::{Fault, Rule, neon::Neon as StandIn};

@@ -15,7 +15,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 
-use super::Vendor;
+use super::{Vendor, fresh};
 use crate::support::redis::TempRedis;
 
 /// The account.
@@ -53,7 +53,6 @@ struct State {
     token: String,
     databases: Vec<Database>,
     behind: Behind,
-    made: u64,
 }
 
 struct Database {
@@ -76,9 +75,9 @@ impl Upstash {
     }
 
     fn launch(behind: Behind) -> Self {
-        let token = format!("{:032x}", rand::random::<u128>());
+        let token = fresh::value("upstash-");
         let (knobs, databases) = (Knobs::default(), Vec::new());
-        let mut state = State { knobs, token: token.clone(), databases, behind, made: 0 };
+        let mut state = State { knobs, token: token.clone(), databases, behind };
         state.create(&json!({
             "database_name": "tenants", "platform": "aws", "primary_region": "eu-central-1", "eviction": true,
             "plan": "payg", "budget": 20, "read_regions": ["eu-west-1"],
@@ -158,13 +157,8 @@ impl Database {
 }
 
 impl State {
-    fn fresh(&mut self) -> String {
-        self.made += 1;
-        format!("AX{:032x}{:03}", rand::random::<u128>(), self.made)
-    }
-
     fn create(&mut self, wanted: &Value) -> &Database {
-        let password = self.fresh();
+        let password = fresh::value("AX");
         let server = (self.behind == Behind::Servers).then(|| TempRedis::start(&password));
         let name = wanted["database_name"].as_str().expect("checked").to_owned();
         let id = uuid::Uuid::new_v4().to_string();
@@ -219,7 +213,7 @@ async fn delete(Extract(state): Extract<Shared>, Path(id): Path<String>) -> Resp
 async fn reset(Extract(state): Extract<Shared>, Path(id): Path<String>) -> Response {
     let mut state = locked(&state);
     let shows = !state.knobs.is_terse && !state.knobs.protects_credentials;
-    let fresh = state.fresh();
+    let fresh = fresh::value("AX");
     let Some(database) = state.databases.iter_mut().find(|database| database.id == id) else {
         return missing();
     };

@@ -22,7 +22,7 @@ use axum::{
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::Vendor;
+use super::{Vendor, fresh};
 use crate::support::postgres::TempPostgres;
 
 /// The project that every stand-in has, its branch, endpoint, role and database.
@@ -64,7 +64,6 @@ struct State {
     projects: BTreeMap<String, Project>,
     behind: Option<(&'static TempPostgres, String)>,
     second: (Instant, usize),
-    made: u64,
 }
 
 struct Key {
@@ -128,16 +127,10 @@ impl Neon {
             stores_passwords: true,
             rate: None,
         };
-        let mut state = State {
-            knobs,
-            keys: Vec::new(),
-            projects: BTreeMap::new(),
-            behind,
-            second: (Instant::now(), 0),
-            made: 0,
-        };
+        let mut state =
+            State { knobs, keys: Vec::new(), projects: BTreeMap::new(), behind, second: (Instant::now(), 0) };
         let token = state.mint("bootstrap", None).value.clone();
-        let password = password.map_or_else(|| state.fresh("npg_"), str::to_owned);
+        let password = password.map_or_else(|| fresh::value("npg_"), str::to_owned);
         let main = Branch {
             id: BRANCH.to_owned(),
             name: "main".to_owned(),
@@ -193,15 +186,9 @@ impl Neon {
 }
 
 impl State {
-    /// A value as Neon makes them.
-    fn fresh(&mut self, prefix: &str) -> String {
-        self.made += 1;
-        format!("{prefix}{:032x}{:03}", rand::random::<u128>(), self.made)
-    }
-
     fn mint(&mut self, name: &str, organization: Option<String>) -> &Key {
-        let value = self.fresh("napi_");
-        let (id, created, name) = (160_000 + self.made, now(), name.to_owned());
+        let (id, value) = (160_000 + fresh::number(), fresh::value("napi_"));
+        let (created, name) = (now(), name.to_owned());
         self.keys.push(Key { id, value, name, created, last_used: None, organization, revoked: None });
         self.keys.last().expect("just pushed")
     }

@@ -12,7 +12,8 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
-    Branch, DATABASE, Operation, PROJECT, Project, Refusal, Role, Shared, State, error, locked, now,
+    super::fresh, Branch, DATABASE, Operation, PROJECT, Project, Refusal, Role, Shared, State, error, locked,
+    now,
 };
 
 const REGION: &str = "eu-central-1.aws.neon.tech";
@@ -205,7 +206,7 @@ async fn create_branch(
     let body = body.map_or(Value::Null, |Json(body)| body);
     let mut state = locked(&shared);
     state.free(&p)?;
-    let tag = state.fresh("")[..12].to_owned();
+    let tag = fresh::value("");
     let name = body["branch"]["name"].as_str().map_or_else(|| format!("branch-{tag}"), str::to_owned);
     let all = &state.project(&p)?.branches;
     if all.iter().any(|branch| branch.name == name) {
@@ -315,7 +316,7 @@ async fn create_role(
     if state.branch(&p, &b)?.roles.iter().any(|role| role.name == name) {
         return Err(error(409, "role already exists"));
     }
-    let password = state.fresh("npg_");
+    let password = fresh::value("npg_");
     let role = Role { name: name.clone(), password: password.clone(), works: String::new() };
     let shown = shown_role(&b, &role, Some(&password));
     state.branch(&p, &b)?.roles.push(role);
@@ -332,7 +333,7 @@ async fn reset_password(
     let mut state = locked(&shared);
     state.role(&p, &b, &r)?;
     state.free(&p)?;
-    let password = state.fresh("npg_");
+    let password = fresh::value("npg_");
     let role = state.role(&p, &b, &r)?;
     role.password.clone_from(&password);
     let shown = shown_role(&b, role, Some(&password));
