@@ -5,8 +5,10 @@
 
 pub(crate) mod control_plane;
 pub(crate) mod fresh;
+pub(crate) mod neon;
 pub(crate) mod resend;
 pub(crate) mod stripe;
+pub(crate) mod upstash;
 
 use std::{
     sync::{Arc, LazyLock, Mutex},
@@ -174,8 +176,17 @@ impl Drop for Vendor {
     }
 }
 
-/// Lets a request through, or not.
+/// Lets a request through, or not. What has arrived is done to its end, even if the client no longer waits.
 async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    match tokio::spawn(act(gate, request, next)).await {
+        Ok(Some(response)) => response,
+        // Ends the connection's task without the panic hook's noise, and with it the connection.
+        _ => std::panic::resume_unwind(Box::new("the reply is lost")),
+    }
+}
+
+/// The reply, or `None` if it is lost.
+async fn act(gate: Arc<Gate>, request: Request, next: Next) -> Option<Response> {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let (method, path) = (parts.method.to_string(), parts.uri.to_string());
@@ -203,11 +214,7 @@ async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Re
         watcher(&seen);
     }
     gate.seen.lock().expect("a test that panicked ends anyway").push(seen);
-    match response.filter(|_| !lost) {
-        Some(response) => response,
-        // Ends the connection's task without the panic hook's noise, and with it the connection.
-        None => std::panic::resume_unwind(Box::new("the reply is lost")),
-    }
+    response.filter(|_| !lost)
 }
 
 fn again(parts: &Parts, body: &Bytes) -> Request {
