@@ -9,7 +9,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use url::Url;
 
 use super::{
     Issued, Issuer, Minted, ProviderError, Recovered,
@@ -76,9 +75,9 @@ impl Shown {
         let domain = if self.endpoint.contains('.') { "" } else { ".upstash.io" };
         let scheme = if self.tls == Some(false) { "redis" } else { "rediss" };
         let base = format!("{scheme}://default@{}{domain}:{}", self.endpoint, self.port);
-        let is_whole =
-            Url::parse(&base).is_ok_and(|url| url.path().is_empty() && url.username() == "default");
-        let url = with_password(&base, password).filter(|_| is_whole);
+        let is_host = self.endpoint.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && self.endpoint.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte));
+        let url = with_password(&base, password).filter(|_| is_host);
         let what = "the endpoint is no host name";
         url.map(Some).ok_or(ProviderError::Unexpected { provider: PROVIDER, call: "read the database", what })
     }
