@@ -1,5 +1,9 @@
 //! Each vendor's client, against a stand-in that remembers and fails as the vendor does.
 
+mod at_hand;
 mod control_plane;
+mod login;
+mod neon;
 mod resend;
 mod stripe;
+mod upstash;

@@ -6,12 +6,15 @@ use super::{
     Rotation, RotationError,
     estate::Held,
     outcome::{Taken, Wait},
-    recipe::{Action, Ask, IssuerName, LocationName, ProbeName, Rollout, Step, ValueKind, Window},
+    recipe::{Action, Ask, IssuerName, LocationName, ProbeName, Rollout, Step, Window},
     state::Event,
     values,
 };
 use crate::{
-    providers::{Life, Observed, ProviderError, fly::{Deploy, DeployError}},
+    providers::{
+        Life, Observed, ProviderError,
+        fly::{Deploy, DeployError},
+    },
     secret::SecretText,
     store::{Credential, CredentialChange, CredentialState},
 };
@@ -161,7 +164,9 @@ impl Rotation<'_> {
                 Taken::done(json!({"location": name.as_str(), "updated": updated, "digest": digest}))
             }
             // It was written; a list that does not show it yet is no proof of anything else.
-            Ok(Observed::Absent) => Taken::NotDone(format!("{} does not show what was written", name.as_str())),
+            Ok(Observed::Absent) => {
+                Taken::NotDone(format!("{} does not show what was written", name.as_str()))
+            }
             Err(error) => Taken::of_look(&error),
         })
     }
@@ -228,7 +233,8 @@ impl Rotation<'_> {
             return Ok(Taken::done(json!({"ended_ms": until})));
         }
         Ok(Taken::Waits(Wait {
-            what: "the end of the old value's window: until then both work, and afterwards only the new one".to_owned(),
+            what: "the end of the old value's window: until then both work, and afterwards only the new one"
+                .to_owned(),
             until_ms: Some(until),
         }))
     }
@@ -282,16 +288,5 @@ impl Rotation<'_> {
             }
             Err(error) => Taken::of_change(&error),
         })
-    }
-}
-
-impl ValueKind {
-    /// In words.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::StripeKey => "a Stripe secret key",
-            Self::StripeWebhookSecret => "a Stripe webhook secret",
-            Self::Mailbox => "a From address",
-        }
     }
 }

@@ -7,7 +7,7 @@ use super::{
     outcome::Taken,
     recipe::{Check, IssuerName},
 };
-use crate::providers::{ProviderError, mailbox::Mailbox, resend::DomainState, stripe};
+use crate::providers::{Mailbox, ProviderError, resend::DomainState, stripe};
 
 /// What a look of a provider gave.
 fn looked<T>(seen: Result<T, ProviderError>, then: impl FnOnce(T) -> Taken) -> Taken {
@@ -27,7 +27,7 @@ impl Rotation<'_> {
         match check {
             Check::FlyBootstrap => {
                 let fly = estate.fly()?;
-                Ok(looked(fly.tokens()?.may_mint().await, |()| Taken::done(json!({}))))
+                Ok(looked(fly.tokens(None)?.may_mint().await, |()| Taken::done(json!({}))))
             }
             Check::OldIsKnown(issuer) => self.old_is_known(issuer).await,
             Check::OldEndpoint => self.old_is_known(IssuerName::StripeEndpoints).await,
@@ -35,7 +35,10 @@ impl Rotation<'_> {
             Check::PasswordsCanBeRead => {
                 let neon = estate.neon()?;
                 Ok(looked(neon.neon.stores_passwords(&neon.project).await, |stores| {
-                    unless(stores, "the project does not store passwords: a reset whose reply is lost could not be read")
+                    unless(
+                        stores,
+                        "the project does not store passwords: a reset whose reply is lost could not be read",
+                    )
                 }))
             }
             Check::JournalIsElsewhere => Ok(unless(
@@ -52,7 +55,9 @@ impl Rotation<'_> {
                 let mailer = estate.mailer()?;
                 match &mailer.from {
                     Some(from) => self.sending_domain(from).await,
-                    None => Ok(Taken::Failed("RESEND_FROM_EMAIL is not known: set RESEAL_RESEND_FROM".to_owned())),
+                    None => {
+                        Ok(Taken::Failed("RESEND_FROM_EMAIL is not known: set RESEAL_RESEND_FROM".to_owned()))
+                    }
                 }
             }
             Check::NewSendingDomain => match self.new_value()?.expose().parse::<Mailbox>() {
@@ -101,7 +106,9 @@ impl Rotation<'_> {
     async fn other_role(&self) -> Result<Taken, RotationError> {
         let neon = self.tools.estate.neon()?;
         let Some(old) = self.pair.old_value() else {
-            return Ok(Taken::Failed("the old DATABASE_URL is not known: reseal rotate adopt DATABASE_URL".to_owned()));
+            return Ok(Taken::Failed(
+                "the old DATABASE_URL is not known: reseal rotate adopt DATABASE_URL".to_owned(),
+            ));
         };
         let other = match estate::DatabasePlace::of(old).and_then(|place| estate::other_role(&place.role)) {
             Ok(other) => other,
@@ -112,7 +119,10 @@ impl Rotation<'_> {
             Err(error) => return Ok(Taken::of_look(&error)),
         };
         Ok(looked(neon.neon.roles(&neon.project, &branch.id).await, |roles| {
-            unless(roles.iter().any(|role| role.name == other), format!("there is no role {other} to alternate with"))
+            unless(
+                roles.iter().any(|role| role.name == other),
+                format!("there is no role {other} to alternate with"),
+            )
         }))
     }
 
@@ -125,7 +135,9 @@ impl Rotation<'_> {
                 "domain {domain} is not verified at Resend: add its DNS records, and verify it there"
             )),
             DomainState::SendingDisabled => Taken::Failed(format!("domain {domain} may not send at Resend")),
-            DomainState::Unknown => Taken::Failed(format!("Resend does not know domain {domain}: add it there")),
+            DomainState::Unknown => {
+                Taken::Failed(format!("Resend does not know domain {domain}: add it there"))
+            }
         }))
     }
 
@@ -140,7 +152,9 @@ impl Rotation<'_> {
             ));
         };
         if stripe::mode(new).ok() != stripe::mode(old).ok() {
-            return Ok(Taken::Failed("the new key is of another mode than the old one: live and test do not mix".to_owned()));
+            return Ok(Taken::Failed(
+                "the new key is of another mode than the old one: live and test do not mix".to_owned(),
+            ));
         }
         let account = match stripe.account(new).await {
             Ok(account) => account,
@@ -154,7 +168,9 @@ impl Rotation<'_> {
     /// No check is not a pass: it takes a word of the operator's.
     pub(super) fn unverified(&self, name: &str, why: &str) -> Taken {
         if self.asked.accept_unverified.contains(name) {
-            return Taken::done(json!({"accepted_unverified": name, "note": format!("not verified, as accepted: {why}")}));
+            return Taken::done(
+                json!({"accepted_unverified": name, "note": format!("not verified, as accepted: {why}")}),
+            );
         }
         Taken::Waits(super::Wait::for_(format!(
             "a check that can't be made: {why}; to go on without it: reseal rotate resume {} --accept-unverified {name}",

@@ -23,7 +23,8 @@ use super::{
 use crate::{
     providers::Patience,
     store::{
-        CredentialChange, CredentialState, NewRecord, NewRotation, RotationLease, RotationRecord, RotationRow, Store,
+        CredentialChange, CredentialState, NewRecord, NewRotation, RotationLease, RotationRecord,
+        RotationRow, Store,
     },
 };
 
@@ -129,7 +130,6 @@ pub enum Ending {
 pub struct Rotation<'a> {
     pub(super) tools: Tools<'a>,
     pub(super) recipe: &'static Recipe,
-    pub(super) strategy: &'static Strategy,
     pub(super) steps: Vec<Step>,
     pub(super) asked: Asked,
     pub(super) lease: RotationLease,
@@ -198,10 +198,8 @@ impl<'a> Rotation<'a> {
     /// # Errors
     /// [`RotationError::Refused`] while another process works on it.
     pub async fn resume(tools: Tools<'a>, row: &RotationRow) -> Result<Self, RotationError> {
-        let corrupt = |why: &str| RotationError::Corrupt {
-            rotation_id: row.rotation_id.clone(),
-            why: why.to_owned(),
-        };
+        let corrupt =
+            |why: &str| RotationError::Corrupt { rotation_id: row.rotation_id.clone(), why: why.to_owned() };
         let secret: SecretName = row.secret.parse().map_err(|_| corrupt("no such secret"))?;
         let strategy = secret.recipe().strategy(Some(&row.strategy));
         let strategy = strategy.ok_or_else(|| corrupt("no such strategy in this version of reseal"))?;
@@ -228,7 +226,6 @@ impl<'a> Rotation<'a> {
         let mut rotation = Self {
             tools,
             recipe,
-            strategy,
             steps,
             asked,
             lease,
@@ -283,13 +280,17 @@ impl<'a> Rotation<'a> {
             let value = credential.sealed.as_deref().map(|sealed| {
                 self.tools.vault.open(&credential.credential_id, sealed).ok_or_else(|| {
                     RotationError::refused(
-                        format!("a sealed value of {} opens under none of the journal's data keys", self.recipe.secret),
+                        format!(
+                            "a sealed value of {} opens under none of the journal's data keys",
+                            self.recipe.secret
+                        ),
                         "name the KMS key that the journal is sealed under: --kms KEY",
                     )
                 })
             });
             let value = value.transpose()?;
-            let held = Held { credential_id: credential.credential_id, provider_id: credential.provider_id, value };
+            let held =
+                Held { credential_id: credential.credential_id, provider_id: credential.provider_id, value };
             let ours = credential.rotation_id.as_deref() == id;
             if self.asked.old.as_ref() == Some(&held.credential_id) {
                 pair.old = Some(held);
@@ -302,7 +303,9 @@ impl<'a> Rotation<'a> {
 
     /// A rotation may not end the credential that it needs to clean up with.
     fn require_authority_outlives(&self) -> Result<(), RotationError> {
-        let (Some(old), Some(token)) = (self.pair.old_value(), self.tools.estate.authority(self.recipe.secret)) else {
+        let (Some(old), Some(token)) =
+            (self.pair.old_value(), self.tools.estate.authority(self.recipe.secret))
+        else {
             return Ok(());
         };
         if old != token.1 {
@@ -355,7 +358,8 @@ impl<'a> Rotation<'a> {
     /// That what was written can be written back.
     fn require_way_back(&self) -> Result<(), RotationError> {
         let touched = self.steps.iter().take(self.state.at + usize::from(self.state.open));
-        let needs_old = touched.into_iter().any(|step| step.undo() == Undo::WriteBack && self.writes_secret(step));
+        let needs_old =
+            touched.into_iter().any(|step| step.undo() == Undo::WriteBack && self.writes_secret(step));
         if !needs_old || self.pair.old_value().is_some() {
             return Ok(());
         }
@@ -397,7 +401,10 @@ impl<'a> Rotation<'a> {
     }
 
     /// Does `work` while it keeps the lease.
-    async fn held<T>(&self, work: impl Future<Output = Result<T, RotationError>>) -> Result<T, RotationError> {
+    async fn held<T>(
+        &self,
+        work: impl Future<Output = Result<T, RotationError>>,
+    ) -> Result<T, RotationError> {
         let keeping = async {
             loop {
                 sleep(RENEWAL).await;
@@ -460,7 +467,8 @@ impl<'a> Rotation<'a> {
         if self.state.tries >= self.tools.manner.tries {
             return self.park(Wait::for_(why)).await;
         }
-        let doubled = self.tools.manner.pause * 2_u32.saturating_pow(self.state.tries.saturating_sub(1).min(6));
+        let doubled =
+            self.tools.manner.pause * 2_u32.saturating_pow(self.state.tries.saturating_sub(1).min(6));
         self.held(async {
             sleep(doubled).await;
             Ok(())
@@ -525,12 +533,14 @@ impl<'a> Rotation<'a> {
         self.tools.store.release_rotation(&self.lease).await?;
         Ok(match self.state.phase {
             Phase::Done => Ending::Done { confirmed: self.is_confirmed().await? },
-            Phase::RolledBack => {
-                Ending::RolledBack { why: self.trouble.clone().unwrap_or_else(|| "it was aborted".to_owned()) }
-            }
+            Phase::RolledBack => Ending::RolledBack {
+                why: self.trouble.clone().unwrap_or_else(|| "it was aborted".to_owned()),
+            },
             Phase::Parked(_) | Phase::Going(_) => {
                 let records = self.tools.store.rotation_records(&self.lease.rotation_id).await?;
-                Ending::Parked(records.iter().rev().find_map(wait_of).unwrap_or_else(|| Wait::for_("a person")))
+                Ending::Parked(
+                    records.iter().rev().find_map(wait_of).unwrap_or_else(|| Wait::for_("a person")),
+                )
             }
         })
     }
@@ -545,7 +555,11 @@ impl<'a> Rotation<'a> {
     }
 
     /// The last record of this kind.
-    pub(super) async fn recorded(&self, step: &str, event: Event) -> Result<Option<RotationRecord>, RotationError> {
+    pub(super) async fn recorded(
+        &self,
+        step: &str,
+        event: Event,
+    ) -> Result<Option<RotationRecord>, RotationError> {
         let records = self.tools.store.rotation_records(&self.lease.rotation_id).await?;
         Ok(records.into_iter().rev().find(|record| record.step == step && record.event == event.as_str()))
     }

@@ -8,12 +8,11 @@ use super::{
 };
 use crate::{
     providers::{
-        Issuer, Location, Patience, Probe,
+        Issuer, Location, Mailbox, Patience, Probe,
         control_plane::ControlPlane,
         fly::{AppSecret, Fly, RedisPassword, TokenProbe, TokenProfile, Tokens},
         github::{ActionsSecret, GitHub, Workflow},
         login::{PostgresLogin, RedisLogin},
-        mailbox::Mailbox,
         neon::{self, Neon, RolePassword, Route},
         resend::{Permission, Resend},
         stripe::Stripe,
@@ -130,6 +129,10 @@ pub struct Estate {
     pub control_plane: Option<ControlPlane>,
     /// See [`Table`].
     pub table: Option<Table>,
+    /// Whether the control plane was given a session for reseal.
+    pub has_session: bool,
+    /// The organization and the plan that a test checkout is for.
+    pub checkout: (String, String),
     /// Whether the journal is in the control plane's own database.
     pub journal_in_database: bool,
 }
@@ -198,7 +201,12 @@ impl Estate {
     part!(mailer, Mailer, "no access to Resend", "RESEAL_RESEND_TOKEN");
     part!(billing, Billing, "no access to Stripe", "RESEAL_STRIPE_URL");
     part!(cache, Cache, "no access to Upstash", "RESEAL_UPSTASH_TOKEN");
-    part!(control_plane, ControlPlane, "the control plane's address is not known", "RESEAL_CONTROL_PLANE_URL");
+    part!(
+        control_plane,
+        ControlPlane,
+        "the control plane's address is not known",
+        "RESEAL_CONTROL_PLANE_URL"
+    );
     part!(table, Table, "no database with the tenants' table", "DATABASE_URL");
 
     /// The workflow that publishes images.
@@ -216,12 +224,7 @@ impl Estate {
     ) -> Result<Box<dyn Issuer>, RotationError> {
         let like = || pair.old_id().map(str::to_owned);
         Ok(match name {
-            IssuerName::FlyTokens => {
-                let fly = self.fly()?;
-                let org = fly.org.clone().ok_or_else(|| missing("whose tokens", "RESEAL_FLY_ORG"))?;
-                let tokens = Tokens::new(&fly.fly, org, like(), TokenProfile::organization());
-                Box::new(tokens.living(TOKEN_LIFETIME))
-            }
+            IssuerName::FlyTokens => Box::new(self.fly()?.tokens(like())?),
             IssuerName::NeonKeys => {
                 let neon = self.neon()?;
                 Box::new(neon::ApiKeys::new(neon.neon.clone(), neon.org.clone()))
@@ -234,7 +237,8 @@ impl Estate {
             }
             IssuerName::UpstashDatabases => {
                 let cache = self.cache()?;
-                let like = like().unwrap_or_else(|| cache.database.clone());
+                let like = like().and_then(|id| id.strip_prefix("database:").map(str::to_owned));
+                let like = like.unwrap_or_else(|| cache.database.clone());
                 Box::new(upstash::Databases { upstash: cache.upstash.clone(), like })
             }
             IssuerName::FlyRedis => {
@@ -242,12 +246,39 @@ impl Estate {
                 let name = fly.redis.clone().ok_or_else(|| missing("which Redis", "RESEAL_FLY_REDIS"))?;
                 Box::new(RedisPassword::new(&fly.fly, name))
             }
-            IssuerName::ResendKeys => Box::new(self.mailer()?.resend.api_keys(Permission::SendingAccess)),
+            IssuerName::ResendKeys => {
+                Box::new(self.mailer()?.resend.api_keys(Permission::SendingAccess { domain_id: None }))
+            }
             IssuerName::StripeEndpoints => {
                 let (stripe, token) = self.stripe()?;
                 Box::new(stripe.webhook_endpoints(token, pair.old_id().unwrap_or_default()))
             }
         })
+    }
+
+    /// Neon's keys, by the authority of one of them.
+    pub(super) fn neon_keys_as(&self, key: &SecretText) -> Result<neon::ApiKeys, RotationError> {
+        let neon = self.neon()?;
+        let key = SecretText::new(key.expose().to_owned());
+        Ok(neon::ApiKeys::new(neon.neon.with_token(key), neon.org.clone()))
+    }
+
+    /// The credential of reseal's own that manages this secret, and its setting.
+    pub(super) fn authority(&self, secret: SecretName) -> Option<(&'static str, &SecretText)> {
+        match secret {
+            SecretName::FlyApiToken => self.fly.as_ref().map(|fly| ("RESEAL_FLY_TOKEN", fly.token.as_ref())),
+            SecretName::NeonApiKey => {
+                self.neon.as_ref().map(|neon| ("RESEAL_NEON_TOKEN", neon.token.as_ref()))
+            }
+            SecretName::ResendApiKey => {
+                self.mailer.as_ref().map(|mailer| ("RESEAL_RESEND_TOKEN", mailer.token.as_ref()))
+            }
+            SecretName::StripeApiKey => {
+                let token = self.billing.as_ref().and_then(|billing| billing.token.as_deref());
+                token.map(|token| ("RESEAL_STRIPE_TOKEN", token))
+            }
+            _ => None,
+        }
     }
 
     /// Stripe, with the key that reseal has for itself.
@@ -285,7 +316,12 @@ impl Estate {
     }
 
     /// The role of the control plane's database whose password is made: the one in the old URL, or the other of its pair.
-    async fn role(&self, pair: &Pair, which: Which, patience: Patience) -> Result<RolePassword, RotationError> {
+    async fn role(
+        &self,
+        pair: &Pair,
+        which: Which,
+        patience: Patience,
+    ) -> Result<RolePassword, RotationError> {
         let neon = self.neon()?;
         let old = pair.old_value().ok_or_else(|| {
             RotationError::refused(
@@ -311,6 +347,14 @@ impl Estate {
             route: Route::of(old),
             patience,
         })
+    }
+}
+
+impl FlyApp {
+    /// The organization's tokens; a new one is like the one of this id.
+    pub(super) fn tokens(&self, like: Option<String>) -> Result<Tokens, RotationError> {
+        let org = self.org.clone().ok_or_else(|| missing("whose tokens", "RESEAL_FLY_ORG"))?;
+        Ok(Tokens::new(&self.fly, org, like, TokenProfile::organization()).living(TOKEN_LIFETIME))
     }
 }
 

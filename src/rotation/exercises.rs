@@ -6,10 +6,9 @@ use time::OffsetDateTime;
 use super::{Rotation, RotationError, outcome::Taken, recipe::Exercise, state::Event};
 use crate::{
     providers::{
-        ProviderError,
+        Mailbox, ProviderError,
         control_plane::{Acceptance, OrgState},
         github::{Conclusion, RunState},
-        mailbox::Mailbox,
     },
     secret::SecretText,
 };
@@ -51,7 +50,9 @@ impl Rotation<'_> {
             match as_new.machines(app).await {
                 Ok(_) => {}
                 Err(error @ ProviderError::Unauthorized { .. }) => {
-                    return Ok(Taken::Failed(format!("the new token is narrower than the old one: app {app}: {error}")));
+                    return Ok(Taken::Failed(format!(
+                        "the new token is narrower than the old one: app {app}: {error}"
+                    )));
                 }
                 // An app that is gone is no token's fault.
                 Err(error) if error.is_missing() => {}
@@ -100,7 +101,9 @@ impl Rotation<'_> {
             })
         });
         Ok(tried(ended.await, |ended| match ended {
-            Some(Conclusion::Success) => Taken::done(json!({"run": run, "note": format!("run {run} succeeded")})),
+            Some(Conclusion::Success) => {
+                Taken::done(json!({"run": run, "note": format!("run {run} succeeded")}))
+            }
             Some(other) => Taken::Failed(format!("run {run} of the workflow ended in {other}")),
             None => Taken::NotDone(format!("run {run} of the workflow is still under way")),
         }))
@@ -108,19 +111,23 @@ impl Rotation<'_> {
 
     async fn drain(&self) -> Result<Taken, RotationError> {
         let (workflow, _) = self.tools.estate.workflow()?;
-        let drained = self.tools.manner.workflow.until(async || {
-            Ok::<_, ProviderError>(workflow.underway().await?.is_empty().then_some(()))
-        });
+        let drained = self
+            .tools
+            .manner
+            .workflow
+            .until(async || Ok::<_, ProviderError>(workflow.underway().await?.is_empty().then_some(())));
         Ok(tried(drained.await, |drained| match drained {
             Some(()) => Taken::done(json!({"underway": 0})),
-            None => Taken::NotDone("runs of the workflow that may hold the old token are still under way".to_owned()),
+            None => Taken::NotDone(
+                "runs of the workflow that may hold the old token are still under way".to_owned(),
+            ),
         }))
     }
 
     /// The organization's name is this rotation's, so that a second try finds and deletes what the first one made.
     async fn test_provision(&self, step: &str) -> Result<Taken, RotationError> {
         let control_plane = self.tools.estate.control_plane()?;
-        let slug = format!("reseal-{}", self.id().to_ascii_lowercase());
+        let slug = format!("reseal-{}", self.id()[14..].to_ascii_lowercase());
         if let Err(error) = control_plane.provision(&slug, "Rotation test").await {
             return Ok(match error {
                 ProviderError::Unauthorized { .. } if !self.tools.estate.has_session => {
@@ -165,9 +172,11 @@ impl Rotation<'_> {
             Ok(email) => email,
             Err(error) => return Ok(Taken::of_change(&error)),
         };
-        let arrived = self.tools.manner.patience.until(async || {
-            Ok::<_, ProviderError>(mailer.resend.last_event(&email).await?.arrived())
-        });
+        let arrived = self
+            .tools
+            .manner
+            .patience
+            .until(async || Ok::<_, ProviderError>(mailer.resend.last_event(&email).await?.arrived()));
         Ok(tried(arrived.await, |arrived| match arrived {
             Some(true) => Taken::done(json!({"email": email, "note": "a test mail was delivered"})),
             Some(false) => Taken::Failed("the test mail was not delivered".to_owned()),
@@ -177,11 +186,14 @@ impl Rotation<'_> {
 
     async fn checkout(&self) -> Result<Taken, RotationError> {
         if !self.tools.estate.has_session {
-            return Ok(self.unverified("checkout", "it wants an authenticated test session: set RESEAL_CONTROL_PLANE_TOKEN"));
+            return Ok(self.unverified(
+                "checkout",
+                "it wants an authenticated test session: set RESEAL_CONTROL_PLANE_TOKEN",
+            ));
         }
         let estate = self.tools.estate;
         let control_plane = estate.control_plane()?;
-        Ok(tried(control_plane.checkout(&estate.checkout_org, &estate.checkout_plan).await, |url| {
+        Ok(tried(control_plane.checkout(&estate.checkout.0, &estate.checkout.1).await, |url| {
             Taken::done(json!({"host": url.host_str()}))
         }))
     }
@@ -190,11 +202,15 @@ impl Rotation<'_> {
         let control_plane = self.tools.estate.control_plane()?;
         let now = self.tools.store.now_ms().await? / 1000;
         Ok(tried(control_plane.accepts_only(self.new_value()?, now).await, |acceptance| match acceptance {
-            Acceptance::ProvenOn => Taken::done(json!({"note": "the good event was taken, the forged one refused"})),
-            Acceptance::CheckIsOff => Taken::Failed(
-                "the control plane takes a forged event: signatures are not checked".to_owned(),
-            ),
-            Acceptance::Refused => Taken::Failed("the control plane refuses an event signed with the new secret".to_owned()),
+            Acceptance::ProvenOn => {
+                Taken::done(json!({"note": "the good event was taken, the forged one refused"}))
+            }
+            Acceptance::CheckIsOff => {
+                Taken::Failed("the control plane takes a forged event: signatures are not checked".to_owned())
+            }
+            Acceptance::Refused => {
+                Taken::Failed("the control plane refuses an event signed with the new secret".to_owned())
+            }
         }))
     }
 }

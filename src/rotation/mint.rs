@@ -8,7 +8,6 @@ use super::{
 };
 use crate::{
     providers::{Issued, Issuer, Minted, ProviderError, Recovered},
-    secret::SecretText,
     store::{Credential, CredentialChange, CredentialState},
 };
 
@@ -124,7 +123,8 @@ impl Rotation<'_> {
                 Err(error) => return Ok(Taken::of_look(&error)),
             };
             let in_use = self.pair.new.as_ref().and_then(|new| new.provider_id.as_ref());
-            let strays = listed.into_iter().filter(|one| one.name.starts_with(&prefix) && Some(&one.id) != in_use);
+            let strays =
+                listed.into_iter().filter(|one| one.name.starts_with(&prefix) && Some(&one.id) != in_use);
             for stray in strays {
                 self.journal_stray(&stray).await?;
                 if let Err(error) = issuer.revoke(&stray.id).await {
@@ -181,7 +181,9 @@ impl Rotation<'_> {
             match issuer.recover(&name, self.pair.old_value()).await {
                 Ok(Recovered::Strays(strays)) => {
                     seen.extend(strays.iter().map(|stray| stray.id.clone()));
-                    if let other @ (Taken::Unknown(_) | Taken::Failed(_)) = self.end_strays(issuer, strays).await? {
+                    if let other @ (Taken::Unknown(_) | Taken::Failed(_)) =
+                        self.end_strays(issuer, strays).await?
+                    {
                         return Ok(other);
                     }
                 }
@@ -196,10 +198,5 @@ impl Rotation<'_> {
     pub(super) async fn journaled_number(&self, step: &str, key: &str) -> Result<Option<u64>, RotationError> {
         let record = self.recorded(step, Event::Succeeded).await?;
         Ok(record.and_then(|record| detail_of(&record)[key].as_u64()))
-    }
-
-    /// The same value as `text`, for a call that wants its own.
-    pub(super) fn copied(text: &SecretText) -> SecretText {
-        SecretText::new(text.expose().to_owned())
     }
 }

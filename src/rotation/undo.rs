@@ -14,7 +14,9 @@ impl Rotation<'_> {
         let step = self.steps[at];
         match (step.action, step.undo()) {
             (Action::Mint(issuer), Undo::RevokeNew) => self.unmint(issuer, step.name).await,
-            (Action::Write(location), _) if self.writes_secret(&step) => self.write_back(location, step.name).await,
+            (Action::Write(location), _) if self.writes_secret(&step) => {
+                self.write_back(location, step.name).await
+            }
             (Action::Write(location), _) => self.take_away(location, step.name).await,
             (Action::InPlace(InPlace::Observe), _) => self.stop_observing().await,
             _ => Ok(Taken::done(json!({}))),

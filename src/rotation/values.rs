@@ -2,7 +2,7 @@
 
 use super::recipe::ValueKind;
 use crate::{
-    providers::{mailbox::Mailbox, stripe},
+    providers::{Mailbox, stripe},
     secret::SecretText,
 };
 

@@ -109,7 +109,15 @@ pub(crate) fn tools() -> &'static Path {
             return folder;
         }
         let installed = Command::new("npm")
-            .args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--silent", "--prefix"])
+            .args([
+                "install",
+                "--ignore-scripts",
+                "--no-audit",
+                "--no-fund",
+                "--no-save",
+                "--silent",
+                "--prefix",
+            ])
             .arg(&folder)
             .args(PACKAGES)
             .status()

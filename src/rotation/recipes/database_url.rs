@@ -3,9 +3,7 @@
 use super::{DEPLOY, HEALTH, await_death, prove, revoke, write_fly};
 use crate::rotation::{
     SecretName,
-    recipe::{
-        Action, Authority, Check, IssuerName, Overlap, ProbeName, Recipe, Rollout, Step, Strategy,
-    },
+    recipe::{Action, Authority, Check, IssuerName, Overlap, ProbeName, Recipe, Rollout, Step, Strategy},
 };
 
 const ELSEWHERE: Step = Step {
@@ -26,7 +24,8 @@ const READABLE: Step = Step {
     seconds: 1,
 };
 
-const LOGIN: Step = prove(ProbeName::PostgresLogin, "Log in with the new URL, and SELECT 1.", "a login, SELECT 1");
+const LOGIN: Step =
+    prove(ProbeName::PostgresLogin, "Log in with the new URL, and SELECT 1.", "a login, SELECT 1");
 
 const REFUSED: Step =
     await_death(ProbeName::PostgresLogin, "Log in with the old URL until it is refused (28P01).", "a login");

@@ -4,8 +4,8 @@ use super::{DEPLOY, HEALTH, await_death, prove, revoke, sweep, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{
-        Action, Authority, Check, Exercise, IssuerName, LocationName, Overlap, ProbeName, Recipe, Rollout, Step,
-        Strategy,
+        Action, Authority, Check, Exercise, IssuerName, LocationName, Overlap, ProbeName, Recipe, Rollout,
+        Step, Strategy,
     },
 };
 

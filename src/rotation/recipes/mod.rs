@@ -123,16 +123,26 @@ mod tests {
                 let write = last(|action| matches!(action, Action::Write(_)));
                 let proof = last(|action| matches!(action, Action::Exercise(_) | Action::Prove(_)));
                 let revoke = at(|action| matches!(action, Action::Revoke(_)));
-                assert!(revoke.is_none() || revoke > write, "{of}: revoked before every location was written");
+                assert!(
+                    revoke.is_none() || revoke > write,
+                    "{of}: revoked before every location was written"
+                );
                 assert!(revoke.is_none() || revoke > proof, "{of}: revoked before proof");
                 let made = at(|action| matches!(action, Action::Mint(_) | Action::Ask(_)));
                 let written = at(|action| matches!(action, Action::Write(_)));
                 assert!(made.is_none() || made < written, "{of}: written before it was made");
                 let minted = at(|action| matches!(action, Action::Mint(issuer) if issuer.names()));
-                let listed = at(|action| matches!(action, Action::Check(Check::OldIsKnown(_) | Check::OldEndpoint)));
-                assert!(minted.is_none() || listed.is_some_and(|listed| Some(listed) < minted), "{of}: minted before listing");
+                let listed =
+                    at(|action| matches!(action, Action::Check(Check::OldIsKnown(_) | Check::OldEndpoint)));
+                assert!(
+                    minted.is_none() || listed.is_some_and(|listed| Some(listed) < minted),
+                    "{of}: minted before listing"
+                );
                 let swept = at(|action| matches!(action, Action::Sweep(_)));
-                assert!(minted.is_none() || swept.is_some(), "{of}: what an interrupted mint left is not swept");
+                assert!(
+                    minted.is_none() || swept.is_some(),
+                    "{of}: what an interrupted mint left is not swept"
+                );
             }
         }
     }

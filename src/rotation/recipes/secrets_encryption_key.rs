@@ -8,7 +8,13 @@ use crate::rotation::{
     },
 };
 
-const fn in_place(name: &'static str, part: InPlace, seconds: u32, text: &'static str, calls: &'static str) -> Step {
+const fn in_place(
+    name: &'static str,
+    part: InPlace,
+    seconds: u32,
+    text: &'static str,
+    calls: &'static str,
+) -> Step {
     Step { name, action: Action::InPlace(part), text, calls, by: Authority::Database, seconds }
 }
 
@@ -103,7 +109,10 @@ pub(super) static RECIPE: Recipe = Recipe {
                 "Have the database refuse every write that is not under the new key.",
                 "fence enforce",
             ),
-            Step { name: "last-run", ..in_place("run", InPlace::Run, 30, "Re-key what was written before the fence.", "run") },
+            Step {
+                name: "last-run",
+                ..in_place("run", InPlace::Run, 30, "Re-key what was written before the fence.", "run")
+            },
             in_place(
                 "verify",
                 InPlace::Verify,
@@ -111,13 +120,7 @@ pub(super) static RECIPE: Recipe = Recipe {
                 "Prove on one snapshot that every value opens under the new key.",
                 "verify",
             ),
-            in_place(
-                "retire",
-                InPlace::Retire,
-                5,
-                "Retire the old key, with a certificate.",
-                "retire",
-            ),
+            in_place("retire", InPlace::Retire, 5, "Retire the old key, with a certificate.", "retire"),
             Step {
                 name: "unset-old",
                 action: Action::Remove(LocationName::Fly("SECRETS_ENCRYPTION_KEY")),

@@ -4,7 +4,8 @@ use super::{DEPLOY, HEALTH, await_death, prove, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{
-        Action, Ask, Authority, Check, Exercise, Overlap, ProbeName, Recipe, Rollout, Step, Strategy, ValueKind,
+        Action, Ask, Authority, Check, Exercise, Overlap, ProbeName, Recipe, Rollout, Step, Strategy,
+        ValueKind,
     },
 };
 

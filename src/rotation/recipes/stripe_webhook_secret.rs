@@ -4,8 +4,8 @@ use super::{DEPLOY, HEALTH, revoke, sweep, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{
-        Action, Ask, Authority, Check, Exercise, IssuerName, Overlap, Recipe, Rollout, Step, Strategy, ValueKind,
-        Window,
+        Action, Ask, Authority, Check, Exercise, IssuerName, Overlap, Recipe, Rollout, Step, Strategy,
+        ValueKind, Window,
     },
 };
 

@@ -3,9 +3,7 @@
 use super::{DEPLOY, HEALTH, await_death, prove, revoke, sweep, write_fly};
 use crate::rotation::{
     SecretName,
-    recipe::{
-        Action, Authority, Check, IssuerName, Overlap, ProbeName, Recipe, Rollout, Step, Strategy,
-    },
+    recipe::{Action, Authority, Check, IssuerName, Overlap, ProbeName, Recipe, Rollout, Step, Strategy},
 };
 
 const KNOWN: Step = Step {
@@ -38,7 +36,8 @@ const MACHINES: Step = Step {
     seconds: 300,
 };
 
-const REFUSED: Step = await_death(ProbeName::RedisLogin, "AUTH with the old URL until it is refused.", "AUTH");
+const REFUSED: Step =
+    await_death(ProbeName::RedisLogin, "AUTH with the old URL until it is refused.", "AUTH");
 
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::TenantRedisUrl,

@@ -41,6 +41,13 @@ pub trait Rotations {
     /// Every credential that is known, or those of one secret; the newest first.
     async fn credentials(&self, secret: Option<&str>) -> Result<Vec<Credential>, StoreError>;
 
+    /// Adds a credential that a rotation found; `false` when the lease is another's, and then nothing was written.
+    async fn add_credential(
+        &self,
+        lease: &RotationLease,
+        credential: &Credential,
+    ) -> Result<bool, StoreError>;
+
     /// Puts a credential that no rotation brought in the place of the current one.
     async fn adopt_credential(&self, credential: &Credential) -> Result<(), StoreError>;
 
@@ -93,6 +100,14 @@ macro_rules! rotations {
 
             async fn credentials(&self, secret: Option<&str>) -> Result<Vec<Credential>, StoreError> {
                 reading!(self, credentials, secret)
+            }
+
+            async fn add_credential(
+                &self,
+                lease: &RotationLease,
+                credential: &Credential,
+            ) -> Result<bool, StoreError> {
+                writing!(self, add_found_credential, lease, credential)
             }
 
             async fn adopt_credential(&self, credential: &Credential) -> Result<(), StoreError> {
@@ -262,6 +277,23 @@ macro_rules! rotations {
             .execute(&mut *conn)
             .await?;
             Ok(())
+        }
+
+        async fn add_found_credential(
+            conn: &mut Connection,
+            lease: &RotationLease,
+            credential: &Credential,
+        ) -> Result<bool, StoreError> {
+            if !renew_rotation(conn, lease).await? {
+                return Ok(false);
+            }
+            add_credential(conn, credential).await?;
+            let detail = serde_json::json!({
+                "secret": credential.secret, "provider_id": credential.provider_id,
+                "state": credential.state.as_str(),
+            });
+            audit(conn, &AuditEvent { action: "credential-found", subject: &lease.rotation_id, detail }).await?;
+            Ok(true)
         }
 
         async fn adopt_credential(conn: &mut Connection, credential: &Credential) -> Result<(), StoreError> {
