@@ -13,7 +13,7 @@ pub mod fly;
 pub mod github;
 pub mod http;
 pub mod login;
-pub mod mailbox;
+mod mailbox;
 pub mod neon;
 mod password;
 mod patience;
@@ -23,5 +23,6 @@ pub mod stripe;
 pub mod upstash;
 
 pub use error::{Outcome, ProviderError};
+pub use mailbox::{Mailbox, NotAMailbox};
 pub use patience::{Patience, Wait};
 pub use roles::{Issued, Issuer, Life, Location, Minted, Observed, Probe, Recovered};

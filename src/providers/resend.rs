@@ -9,9 +9,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Issued, Issuer, Life, Minted, Probe, ProviderError, Recovered,
+    Issued, Issuer, Life, Mailbox, Minted, Probe, ProviderError, Recovered,
     http::{Auth, BadBase, Call, Client, Manner, Pace, Reply, Rules},
-    mailbox::Mailbox,
 };
 use crate::secret::SecretText;
 
