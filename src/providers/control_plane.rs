@@ -3,8 +3,6 @@
 //! What it does with its secrets is the best proof that they work. Tests leave nothing behind that is not deleted by
 //! [`ControlPlane::delete_org`], and the probe events are of a type that no handler knows.
 
-use std::convert::Infallible;
-
 use rand::{TryRng, rngs::SysRng};
 use serde::Deserialize;
 use serde_json::json;
@@ -18,6 +16,10 @@ use super::{
 use crate::secret::SecretText;
 
 const RULES: Rules = Rules { provider: "the control plane", not_begun: &[], codes: &["/code"], paces: &[] };
+
+const HEALTH: &str = "answer a health check";
+
+const WEBHOOK: &str = "take a webhook event";
 
 /// The type of the events that [`ControlPlane::accepts_only`] sends.
 pub const PROBE_EVENT: &str = "reseal.probe";
@@ -47,7 +49,7 @@ impl ControlPlane {
     /// # Errors
     /// It did not answer 200.
     pub async fn health(&self) -> Result<(), ProviderError> {
-        let reply = self.open.get("answer a health check", &["health"]).reply().await?;
+        let reply = self.open.get(HEALTH, &["health"]).reply().await?;
         if reply.status() == 200 { Ok(()) } else { Err(reply.refusal()) }
     }
 
@@ -56,25 +58,22 @@ impl ControlPlane {
     /// # Errors
     /// What was wrong last, when that did not happen in time.
     pub async fn healthy_thrice(&self, patience: &Patience) -> Result<(), ProviderError> {
-        let (mut good, mut last) = (0, None);
-        let seen = patience
-            .until(async || {
-                match self.health().await {
-                    Ok(()) => good += 1,
-                    Err(error) => (good, last) = (0, Some(error)),
-                }
-                Ok::<_, Infallible>((good == 3).then_some(()))
-            })
-            .await;
-        let Ok(seen) = seen;
-        seen.ok_or_else(|| {
-            last.unwrap_or(ProviderError::Busy {
-                provider: RULES.provider,
-                call: "answer a health check",
-                why: "three answers on end did not come in time".to_owned(),
-                retry_after: None,
-            })
-        })
+        let (mut wait, mut good) = (patience.begin(), 0);
+        loop {
+            let last = self.health().await;
+            good = if last.is_ok() { good + 1 } else { 0 };
+            if good == 3 {
+                return Ok(());
+            }
+            if !wait.pause().await {
+                return last.and(Err(ProviderError::Busy {
+                    provider: RULES.provider,
+                    call: HEALTH,
+                    why: "it did not answer three times on end in time".to_owned(),
+                    retry_after: None,
+                }));
+            }
+        }
     }
 
     /// Asks for an organization with its tenant. One that is there already is as good.
@@ -134,7 +133,7 @@ impl ControlPlane {
 
     /// Delivers an event to the webhook as Stripe would, and gives the status of the answer.
     pub async fn webhook(&self, payload: &[u8], header: &str) -> Result<u16, ProviderError> {
-        let call = self.open.post("take a webhook event", &["webhooks", "stripe"]);
+        let call = self.open.post(WEBHOOK, &["webhooks", "stripe"]);
         let call = call.header("Content-Type", "application/json").header("Stripe-Signature", header);
         Ok(call.body(payload.to_vec()).reply().await?.status())
     }
@@ -171,7 +170,7 @@ impl ControlPlane {
             400 => Ok(false),
             _ => Err(ProviderError::Unexpected {
                 provider: RULES.provider,
-                call: "take a webhook event",
+                call: WEBHOOK,
                 what: "neither a success nor 400",
             }),
         }
@@ -229,11 +228,10 @@ fn is_stripes(url: &Url) -> bool {
 
 fn random() -> Result<[u8; 16], ProviderError> {
     let mut bytes = [0; 16];
-    let without = |_| ProviderError::Busy {
+    let without = |_| ProviderError::NotAsked {
         provider: RULES.provider,
-        call: "take a webhook event",
-        why: "the system has no randomness to give".to_owned(),
-        retry_after: None,
+        call: WEBHOOK,
+        why: "the system has no randomness to give",
     };
     SysRng.try_fill_bytes(&mut bytes).map_err(without)?;
     Ok(bytes)

@@ -219,7 +219,7 @@ impl Issuer for ApiKeys {
         #[derive(Deserialize)]
         struct Created {
             id: String,
-            token: String,
+            token: SecretText,
         }
         let body = match &self.permission {
             Permission::FullAccess => json!({ "name": name, "permission": "full_access" }),
@@ -232,8 +232,8 @@ impl Issuer for ApiKeys {
         };
         let call = "create api key";
         let reply = paced(self.client.post(call, &["api-keys"]).json(&body)).reply().await?;
-        let Created { id, token } = accepted(call, reply)?.json()?;
-        Ok(Minted { id, value: SecretText::new(token) })
+        let Created { id, token: value } = accepted(call, reply)?.json()?;
+        Ok(Minted { id, value })
     }
 
     async fn recover(&self, name: &str, _old: Option<&SecretText>) -> Result<Recovered, ProviderError> {

@@ -120,12 +120,12 @@ impl WebhookEndpoints {
         #[derive(Deserialize)]
         struct Created {
             id: String,
-            secret: Option<String>,
+            secret: Option<SecretText>,
         }
         let call = self.client.post(CREATE, &["v1", "webhook_endpoints"]);
         let reply = send(call.header("Idempotency-Key", key).form(form).repeatable()).await?;
         let Created { id, secret } = reply.json()?;
-        let value = SecretText::new(secret.ok_or_else(|| reply.unexpected("no secret"))?);
+        let value = secret.ok_or_else(|| reply.unexpected("no secret"))?;
         Ok(Minted { id, value })
     }
 
@@ -179,10 +179,7 @@ impl Issuer for WebhookEndpoints {
             match self.read(&minted.id).await {
                 Ok(_) => return Ok(minted),
                 Err(error) if error.is_missing() => {}
-                Err(error) => {
-                    let why = format!("made, but {error}");
-                    return Err(ProviderError::Uncertain { provider: PROVIDER, call: CREATE, why });
-                }
+                Err(error) => return Err(error.after(PROVIDER, CREATE)),
             }
         }
         let what = "every endpoint of this name is gone again";

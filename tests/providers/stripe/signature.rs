@@ -23,6 +23,7 @@ fn check(header: &str, secrets: &[&SecretText]) -> Result<(), Rejected> {
     verify(header, PAYLOAD, secrets, NOW, TOLERANCE)
 }
 
+/// One of those that Python's `hmac` made.
 #[derive(Deserialize)]
 struct Vector {
     secret: String,
