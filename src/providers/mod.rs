@@ -15,5 +15,5 @@ mod patience;
 mod roles;
 
 pub use error::{Outcome, ProviderError};
-pub use patience::Patience;
+pub use patience::{Patience, Waiting};
 pub use roles::{Issued, Issuer, Life, Location, Minted, Observed, Probe, Recovered};

@@ -14,7 +14,15 @@ pub struct Patience {
 }
 
 impl Patience {
+    /// Begins to wait, for code that looks in a loop of its own.
+    pub fn begin(&self) -> Waiting {
+        Waiting { patience: *self, begun: Instant::now() }
+    }
+
     /// Looks until there is something to see. It looks at least once, and a last time at the deadline.
+    ///
+    /// A closure that borrows makes a future here that the compiler can't see to be `Send` (its diagnostic says "not
+    /// general enough"); what is to be spawned looks in a loop, between [`begin`](Self::begin) and [`again`](Waiting::again).
     ///
     /// # Errors
     /// The first error of `ask`. A deadline that passed is none: it gives `None`.
@@ -22,17 +30,34 @@ impl Patience {
         &self,
         mut ask: impl AsyncFnMut() -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
-        let begun = Instant::now();
+        let waiting = self.begin();
         loop {
             if let Some(seen) = ask().await? {
                 return Ok(Some(seen));
             }
-            let left = self.at_most.saturating_sub(begun.elapsed());
-            if left.is_zero() {
+            if !waiting.again().await {
                 return Ok(None);
             }
-            sleep(self.every.min(left)).await;
         }
+    }
+}
+
+/// A wait that is under way.
+#[derive(Debug, Clone, Copy)]
+pub struct Waiting {
+    patience: Patience,
+    begun: Instant,
+}
+
+impl Waiting {
+    /// Pauses until the next look is due, the last one at the deadline; `false`, at once, when that has passed.
+    pub async fn again(&self) -> bool {
+        let left = self.patience.at_most.saturating_sub(self.begun.elapsed());
+        if left.is_zero() {
+            return false;
+        }
+        sleep(self.patience.every.min(left)).await;
+        true
     }
 }
 

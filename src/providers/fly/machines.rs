@@ -49,6 +49,11 @@ impl Machine {
         matches!(self.state.as_str(), "started" | "starting" | "failed")
     }
 
+    /// Whether it was put to sleep, or ended.
+    pub fn is_asleep(&self) -> bool {
+        matches!(self.state.as_str(), "stopped" | "suspended")
+    }
+
     /// Whether it is started and all its checks pass. Where some are configured, one at least must have spoken.
     pub fn is_healthy(&self) -> bool {
         let checks = |config: &Value| match &config["checks"] {

@@ -11,7 +11,7 @@ mod machines;
 mod secrets;
 mod tokens;
 
-pub use deploy::{Deploy, DeployError};
+pub use deploy::{Deploy, DeployError, Holder};
 pub use graphql::DOCUMENTS;
 pub use machines::{Check, Lease, Leased, Machine, Update};
 pub use secrets::{AppSecret, VaultEntry};

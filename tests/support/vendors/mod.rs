@@ -3,6 +3,9 @@
 //! Each vendor's file has its state and an axum router over it; [`Vendor`] serves the router and puts faults in its way.
 //! A stand-in is checked against the vendor's own specification where that is at hand (`tests/providers/`).
 
+pub(crate) mod fly;
+pub(crate) mod github;
+
 use std::{
     sync::{Arc, LazyLock, Mutex},
     time::Duration,
