@@ -43,6 +43,7 @@ pub mod envelope;
 pub mod keyring;
 pub mod providers;
 pub mod rekey;
+pub mod rotation;
 pub mod secret;
 pub mod store;
 pub mod time;

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use rand::{TryRng, rngs::SysRng};
+use serde::{Deserialize, Deserializer};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -137,6 +138,13 @@ impl SecretText {
     /// The text.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+/// Takes over the text that was read, without a copy.
+impl<'de> Deserialize<'de> for SecretText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 

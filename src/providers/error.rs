@@ -29,6 +29,16 @@ pub enum ProviderError {
         /// The provider's own code for it, when it is one.
         code: Option<String>,
     },
+    /// What was given for the call is not what it takes, so the provider was not asked.
+    #[error("{provider} was not asked to {call}: {why}")]
+    NotAsked {
+        /// Whose API.
+        provider: &'static str,
+        /// Which call.
+        call: &'static str,
+        /// What is wrong with it; never content.
+        why: &'static str,
+    },
     /// The credential that authorised the call is dead, or may not do this.
     #[error("{provider} does not let this credential {call}: {status}{}", shown(.code))]
     Unauthorized {
@@ -83,8 +93,19 @@ impl ProviderError {
     /// What is known of the call's effect.
     pub fn outcome(&self) -> Outcome {
         match self {
-            Self::Refused { .. } | Self::Unauthorized { .. } | Self::Busy { .. } => Outcome::NotDone,
+            Self::Refused { .. } | Self::NotAsked { .. } | Self::Unauthorized { .. } | Self::Busy { .. } => {
+                Outcome::NotDone
+            }
             Self::Uncertain { .. } | Self::Unexpected { .. } => Outcome::Unknown,
+        }
+    }
+
+    /// This error of a later call, seen from `call` that it belongs to and whose effect has begun: nobody knows how
+    /// that ends.
+    pub(super) fn after(self, provider: &'static str, call: &'static str) -> Self {
+        match self.outcome() {
+            Outcome::NotDone => Self::Uncertain { provider, call, why: self.to_string() },
+            Outcome::Unknown => self,
         }
     }
 

@@ -11,7 +11,7 @@ use backon::{ExponentialBuilder, Retryable};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use reqwest::{
     Method, StatusCode,
-    header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, RETRY_AFTER},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -78,8 +78,17 @@ pub enum Auth {
     Verbatim(Arc<SecretText>),
     /// `Authorization: Basic …`
     Basic(String, Arc<SecretText>),
+    /// `Cookie:` and the text as it is: name and value of a session.
+    Cookie(Arc<SecretText>),
     /// Nothing.
     None,
+}
+
+impl Auth {
+    /// A bearer token with the value of `token`, which is copied.
+    pub fn bearer(token: &SecretText) -> Self {
+        Self::Bearer(Arc::new(SecretText::new(token.expose().to_owned())))
+    }
 }
 
 impl fmt::Debug for Auth {
@@ -184,6 +193,7 @@ impl Client {
             Auth::Bearer(token) => request.header(AUTHORIZATION, header(&["Bearer ", token.expose()])),
             Auth::Verbatim(token) => request.header(AUTHORIZATION, header(&[token.expose()])),
             Auth::Basic(user, password) => request.basic_auth(user, Some(password.expose())),
+            Auth::Cookie(session) => request.header(COOKIE, header(&[session.expose()])),
             Auth::None => request,
         };
         Call { client: self, name, request, repeats, paced: None }

@@ -7,13 +7,22 @@
 //!
 //! Every base URL can be set, for proxies, for an API inside a private network, and for tests.
 
+pub mod control_plane;
 mod error;
 pub mod fly;
 pub mod github;
 pub mod http;
+pub mod login;
+mod mailbox;
+pub mod neon;
+mod password;
 mod patience;
+pub mod resend;
 mod roles;
+pub mod stripe;
+pub mod upstash;
 
 pub use error::{Outcome, ProviderError};
-pub use patience::{Patience, Waiting};
+pub use mailbox::{Mailbox, NotAMailbox};
+pub use patience::{Patience, Wait};
 pub use roles::{Issued, Issuer, Life, Location, Minted, Observed, Probe, Recovered};

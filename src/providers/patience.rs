@@ -14,15 +14,7 @@ pub struct Patience {
 }
 
 impl Patience {
-    /// Begins to wait, for code that looks in a loop of its own.
-    pub fn begin(&self) -> Waiting {
-        Waiting { patience: *self, begun: Instant::now() }
-    }
-
     /// Looks until there is something to see. It looks at least once, and a last time at the deadline.
-    ///
-    /// A closure that borrows makes a future here that the compiler can't see to be `Send` (its diagnostic says "not
-    /// general enough"); what is to be spawned looks in a loop, between [`begin`](Self::begin) and [`again`](Waiting::again).
     ///
     /// # Errors
     /// The first error of `ask`. A deadline that passed is none: it gives `None`.
@@ -30,34 +22,39 @@ impl Patience {
         &self,
         mut ask: impl AsyncFnMut() -> Result<Option<T>, E>,
     ) -> Result<Option<T>, E> {
-        let waiting = self.begin();
+        let mut wait = self.begin();
         loop {
             if let Some(seen) = ask().await? {
                 return Ok(Some(seen));
             }
-            if !waiting.again().await {
+            if !wait.pause().await {
                 return Ok(None);
             }
         }
     }
+
+    /// The same for a loop that looks by itself: in a future that moves between threads, an `async` closure that
+    /// borrows is refused by the compiler (rust-lang/rust#110338).
+    pub fn begin(&self) -> Wait {
+        Wait { patience: *self, begun: Instant::now() }
+    }
 }
 
-/// A wait that is under way.
-#[derive(Debug, Clone, Copy)]
-pub struct Waiting {
+/// A wait that has begun.
+#[derive(Debug)]
+pub struct Wait {
     patience: Patience,
     begun: Instant,
 }
 
-impl Waiting {
-    /// Pauses until the next look is due, the last one at the deadline; `false`, at once, when that has passed.
-    pub async fn again(&self) -> bool {
+impl Wait {
+    /// Pauses before another look; `false` if the last one was at or after the deadline.
+    pub async fn pause(&mut self) -> bool {
         let left = self.patience.at_most.saturating_sub(self.begun.elapsed());
-        if left.is_zero() {
-            return false;
+        if !left.is_zero() {
+            sleep(self.patience.every.min(left)).await;
         }
-        sleep(self.patience.every.min(left)).await;
-        true
+        !left.is_zero()
     }
 }
 

@@ -34,9 +34,11 @@ mod resealer;
 mod retire;
 mod retry;
 mod rewrap;
+mod shared_url;
 mod staged;
 mod steps;
 mod throttle;
+mod url_parts;
 mod url_password;
 mod verify;
 mod waiting;
@@ -56,6 +58,7 @@ pub use retire::{
     next_step, retire, standing,
 };
 pub use rewrap::{Rewrapped, rewrap_data_keys};
+pub use shared_url::SharedUrl;
 pub use staged::{StagePass, Swapped, drop_staged, stage, swap_staged};
 pub use steps::{Hook, Moment, Step};
 pub use url_password::{UrlPassword, UrlPasswordError};

@@ -14,6 +14,7 @@ mod error;
 mod fence;
 mod orders;
 pub mod postgres;
+mod rotation;
 mod run;
 mod schema;
 pub mod sqlite;
@@ -29,6 +30,7 @@ pub use control::{
     registry::Registry,
     retirements::{NewRetirement, Retirement, RetirementState, Retirements},
     rewraps::Rewraps,
+    rotations::Rotations,
     runs::Runs,
     shards::Shards,
     stagings::{Staging, Stagings},
@@ -38,6 +40,10 @@ pub use control::{
 pub use error::StoreError;
 pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
 pub use orders::{Heartbeat, Orders, Paused, Pressure, Process, Replicas, RowRate, Setting, ShardCount};
+pub use rotation::{
+    Credential, CredentialChange, CredentialState, NewRecord, NewRotation, RotationLease, RotationRecord,
+    RotationRow,
+};
 pub use run::{
     Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Tally, Unsettled, WrappedDataKey,
@@ -71,6 +77,7 @@ pub trait Store:
     + Verifications
     + Retirements
     + Rewraps
+    + Rotations
     + Runs
     + Shards
     + Steering

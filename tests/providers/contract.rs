@@ -5,24 +5,26 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use reseal::providers::{
-    Issuer, Life, Location, Probe,
+    Issuer, Life, Location, Patience, Probe,
     fly::{AppSecret, DOCUMENTS, Deploy, Fly, TokenProbe, TokenProfile, Tokens},
     github::{ActionsSecret, Conclusion, GitHub, RunState, Workflow},
     http::Manner,
 };
 use serde_json::{Value, json};
 
-use super::{BRISK, PATIENCE, secret};
+use super::{BRISK, secret};
 use crate::support::{
     prism::{self, Prism},
     vendors::{fly, github},
 };
 
 /// Prism takes its time.
-const PATIENT: Manner = Manner { timeout: std::time::Duration::from_secs(30), ..BRISK };
+const PATIENT: Manner = Manner { timeout: Duration::from_secs(30), ..BRISK };
+const PATIENCE: Patience = Patience { every: Duration::from_millis(10), at_most: Duration::from_secs(30) };
 
 #[tokio::test]
 async fn prism_sees_what_is_wrong_on_either_side() {

@@ -5,7 +5,7 @@ mod deploy;
 use reseal::{
     providers::{
         Issuer, Life, Location, Observed, Outcome, Probe, ProviderError, Recovered,
-        fly::{AppSecret, Fly, TokenProbe, TokenProfile, Tokens},
+        fly::{AppSecret, Environment, Fly, TokenProbe, TokenProfile, Tokens},
         http::Manner,
     },
     secret::SecretText,
@@ -195,7 +195,9 @@ async fn a_secret_is_written_to_the_vault_and_nothing_restarts() {
     location.write(&SecretText::new("first".into())).await.unwrap();
     let first = digest().await;
     assert_eq!(fly.vault_version(APP).await.unwrap(), before + 1);
-    assert_eq!(stand_in.environment(APP), [[("OTHER".to_owned(), "theirs".to_owned())].into()]);
+    let environment =
+        [("OTHER", "theirs"), ("PORT", "8080")].map(|(name, value)| (name.into(), value.into()));
+    assert_eq!(stand_in.environment(APP), [environment.into()]);
     assert_eq!(fly.staged(APP).await.unwrap(), ["FLY_API_TOKEN"]);
 
     stand_in.vendor.fault(Rule::next("POST", "/secrets", Fault::LoseReply));
@@ -242,12 +244,36 @@ async fn what_a_machine_has_is_compared_by_digest() {
 
     let asked = stand_in.vendor.count("POST", "/exec");
     for name in ["", "1A", "A;reboot", "A-B", "$(id)"] {
-        assert!(fly.secret_digest(APP, "m1", name).await.is_err(), "{name}");
+        let error = fly.secret_digest(APP, "m1", name).await.unwrap_err();
+        assert!(matches!(error, ProviderError::NotAsked { .. }), "{name}");
     }
     assert_eq!(stand_in.vendor.count("POST", "/exec"), asked);
     stand_in.without_shell();
     let error = fly.secret_digest(APP, "m1", "FLY_API_TOKEN").await.unwrap_err();
     assert!(matches!(error, ProviderError::Unexpected { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_variable_of_one_machine_is_set_where_it_has_the_old_value() {
+    let stand_in = StandIn::start();
+    stand_in.app(APP, &[Made { id: "m1", state: "started" }, Made { id: "m2", state: "started" }]);
+    stand_in.configure(APP, "m1", "REDIS_URL", "old");
+    let of = |machine: &str| Environment {
+        fly: person(&stand_in),
+        app: APP.to_owned(),
+        machine: machine.to_owned(),
+        variable: "REDIS_URL".to_owned(),
+        patience: PATIENCE,
+    };
+    let (new, old, other) = (secret("new"), secret("old"), secret("other"));
+    assert!(!of("m1").set(&new, Some(&other)).await.unwrap());
+    assert!(!of("m2").set(&new, None).await.unwrap(), "it has none");
+    assert_eq!(stand_in.restarts(APP, "m1"), 0);
+    assert!(of("m1").set(&new, Some(&old)).await.unwrap());
+    assert!(!of("m1").set(&new, Some(&old)).await.unwrap());
+    assert_eq!((stand_in.restarts(APP, "m1"), stand_in.restarts(APP, "m2")), (1, 0));
+    assert_eq!(stand_in.environment(APP)[0]["REDIS_URL"], "new");
+    assert_eq!(stand_in.environment(APP)[0]["PORT"], "8080");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! Add-ons: a Redis that Upstash runs and Fly made.
 
+use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -7,7 +8,10 @@ use super::{
     Fly, PROVIDER,
     graphql::{ADD_ON, RESET_ADD_ON, Twice},
 };
-use crate::{providers::ProviderError, secret::SecretText};
+use crate::{
+    providers::{Issued, Issuer, Minted, ProviderError, Recovered, password::is_same},
+    secret::SecretText,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,4 +56,55 @@ impl Fly {
 fn url(call: &'static str, add_on: Option<AddOn>) -> Result<SecretText, ProviderError> {
     let url = add_on.and_then(|add_on| add_on.public_url);
     url.map(SecretText::new).ok_or(ProviderError::Unexpected { provider: PROVIDER, call, what: "no URL" })
+}
+
+/// The password of one Redis add-on, as a connection URL.
+///
+/// Minting resets it: the old one is refused from that moment. Its id is `add-on:NAME`.
+#[derive(Debug, Clone)]
+pub struct RedisPassword {
+    fly: Fly,
+    name: String,
+}
+
+impl RedisPassword {
+    /// Of the add-on `name`.
+    pub fn new(fly: &Fly, name: impl Into<String>) -> Self {
+        Self { fly: fly.clone(), name: name.into() }
+    }
+
+    fn id(&self) -> String {
+        format!("add-on:{}", self.name)
+    }
+}
+
+#[async_trait]
+impl Issuer for RedisPassword {
+    /// The one password.
+    async fn list(&self) -> Result<Vec<Issued>, ProviderError> {
+        self.fly.add_on_url(&self.name).await?;
+        Ok(vec![Issued { id: self.id(), name: self.name.clone(), created: None, last_used: None }])
+    }
+
+    /// A password has no name: `name` is not used.
+    async fn mint(&self, _: &str) -> Result<Minted, ProviderError> {
+        Ok(Minted { id: self.id(), value: self.fly.reset_add_on_password(&self.name).await? })
+    }
+
+    /// Reads the password again: whether it is another than that of `old` says whether the reset was done.
+    async fn recover(&self, _: &str, old: Option<&SecretText>) -> Result<Recovered, ProviderError> {
+        let value = self.fly.add_on_url(&self.name).await?;
+        Ok(match old {
+            Some(old) if !is_same(&value, old) => Recovered::Value(Minted { id: self.id(), value }),
+            _ => Recovered::Nothing,
+        })
+    }
+
+    /// Resets the password, and forgets the new one.
+    async fn revoke(&self, _: &str) -> Result<(), ProviderError> {
+        match self.fly.reset_add_on_password(&self.name).await {
+            Err(error) if error.is_missing() => Ok(()),
+            reset => reset.map(drop),
+        }
+    }
 }

@@ -5,13 +5,18 @@
 //! updated, which [`Deploy`] does.
 
 mod add_on;
+mod change;
 mod deploy;
+mod environment;
 mod graphql;
 mod machines;
 mod secrets;
 mod tokens;
 
-pub use deploy::{Deploy, DeployError, Holder};
+pub use add_on::RedisPassword;
+pub use change::{DeployError, Holder};
+pub use deploy::Deploy;
+pub use environment::Environment;
 pub use graphql::DOCUMENTS;
 pub use machines::{Check, Lease, Leased, Machine, Update};
 pub use secrets::{AppSecret, VaultEntry};

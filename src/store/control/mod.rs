@@ -14,6 +14,7 @@ pub(super) mod quarantine;
 pub(super) mod registry;
 pub(super) mod retirements;
 pub(super) mod rewraps;
+pub(super) mod rotations;
 pub(super) mod runs;
 pub(super) mod shards;
 pub(super) mod stagings;
@@ -30,11 +31,13 @@ macro_rules! prelude {
 
         use super::$store;
         use $crate::store::{
-            AuditEvent, AuditHead, AuditLog, AuditRecord, Begun, Blocker, Checkpoint, Claim, DataKeyState,
-            Fence, FenceMode, FenceRule, Fences, Heartbeat, KeyKind, KeyRange, Lease, NewRetirement, NewRun,
-            Orders, Paused, Process, Quarantine, Quarantined, Registry, Retirement, Retirements, Rewraps,
-            RowKey, RowRate, RunRow, RunState, Runs, Setting, ShardCount, Shards, Staging, Stagings,
-            StaleWrites, Steering, StoreError, Tally, Target, Verification, Verifications, WrappedDataKey,
+            AuditEvent, AuditHead, AuditLog, AuditRecord, Begun, Blocker, Checkpoint, Claim, Credential,
+            CredentialChange, CredentialState, DataKeyState, Fence, FenceMode, FenceRule, Fences, Heartbeat,
+            KeyKind, KeyRange, Lease, NewRecord, NewRetirement, NewRotation, NewRun, Orders, Paused, Process,
+            Quarantine, Quarantined, Registry, Retirement, Retirements, Rewraps, RotationLease,
+            RotationRecord, RotationRow, Rotations, RowKey, RowRate, RunRow, RunState, Runs, Setting,
+            ShardCount, Shards, Staging, Stagings, StaleWrites, Steering, StoreError, Tally, Target,
+            Verification, Verifications, WrappedDataKey,
         };
 
         type Db = sqlx::$database;

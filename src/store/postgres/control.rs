@@ -51,6 +51,7 @@ macro_rules! persistent {
 control::prelude!(Postgres, Postgres);
 control::registry::registry!(Postgres);
 control::rewraps::rewraps!(Postgres);
+control::rotations::rotations!(Postgres);
 control::runs::runs!(Postgres);
 control::shards::shards!(Postgres);
 control::steering::steering!(Postgres);

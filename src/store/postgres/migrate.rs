@@ -19,6 +19,7 @@ fn migrator() -> Migrator {
         (4, "control", include_str!("../../../migrations/postgres/0004_control.sql")),
         (5, "retire", include_str!("../../../migrations/postgres/0005_retire.sql")),
         (6, "staged", include_str!("../../../migrations/postgres/0006_staged.sql")),
+        (7, "rotations", include_str!("../../../migrations/postgres/0007_rotations.sql")),
     ];
     let migrations = migrations
         .into_iter()

@@ -36,6 +36,7 @@ use nothing as skip_locked;
 control::prelude!(Sqlite, Sqlite);
 control::registry::registry!(Sqlite);
 control::rewraps::rewraps!(Sqlite);
+control::rotations::rotations!(Sqlite);
 control::runs::runs!(Sqlite);
 control::shards::shards!(Sqlite);
 control::steering::steering!(Sqlite);

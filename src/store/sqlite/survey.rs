@@ -72,6 +72,25 @@ impl Survey for Sqlite {
         Ok(repeats)
     }
 
+    async fn pairs(
+        &self,
+        target: &Target,
+        columns: [&str; 2],
+        after: Option<&[String; 2]>,
+        limit: u32,
+    ) -> Result<Vec<[String; 2]>, StoreError> {
+        let mut tx = self.begin_read().await?;
+        let [one, other] = columns.map(|column| format!("CAST(t.{} AS text) COLLATE BINARY", quote(column)));
+        let sql = format!(
+            "SELECT DISTINCT {one}, {other} FROM {} WHERE {one} IS NOT NULL AND {other} IS NOT NULL \
+             AND (?1 IS NULL OR ({one}, {other}) > (?1, ?2)) ORDER BY 1, 2 LIMIT {limit}",
+            table_as_t(target)
+        );
+        let [one, other] = after.map_or([None, None], |after| after.clone().map(Some));
+        let rows = query(sql).bind(one).bind(other).fetch_all(&mut *tx).await?;
+        rows.iter().map(|row| Ok([row.try_get(0)?, row.try_get(1)?])).collect()
+    }
+
     async fn footprint(&self, _: &Target) -> Result<Footprint, StoreError> {
         let mut tx = self.begin_read().await?;
         let row = query("PRAGMA main.page_size".to_owned()).fetch_one(&mut *tx).await?;

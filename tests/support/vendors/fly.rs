@@ -176,9 +176,19 @@ impl Fly {
         app.set(&json!({ name: value }));
         let environment = app.environment(0);
         for machine in app.machines.iter_mut().filter(|machine| machine.state != "stopped") {
-            machine.environment.clone_from(&environment);
+            machine.start(environment.clone());
             machine.updated = now();
         }
+    }
+
+    /// Sets a variable in a machine's own configuration, and restarts it.
+    pub(crate) fn configure(&self, app: &str, id: &str, name: &str, value: &str) {
+        let mut fleet = self.fleet();
+        let app = fleet.app(app);
+        let environment = app.environment(0);
+        let machine = app.machine(id).expect("a machine");
+        machine.config["env"][name] = value.into();
+        machine.start(environment);
     }
 
     /// What the vault holds.
@@ -186,7 +196,7 @@ impl Fly {
         Some(self.fleet().app(app).vault().get(name)?.value.clone())
     }
 
-    /// What every machine that is up has in its environment.
+    /// What every machine that is up has in its environment: of the vault, and of its own configuration.
     pub(crate) fn environment(&self, app: &str) -> Vec<Environment> {
         let mut fleet = self.fleet();
         let machines = fleet.app(app).machines.iter();
@@ -202,7 +212,7 @@ impl Fly {
         let app = fleet.app(app);
         let environment = app.environment(0);
         let machine = app.machine(id).expect("a machine");
-        machine.environment = environment;
+        machine.start(environment);
         machine.state = "started";
     }
 

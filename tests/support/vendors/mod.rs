@@ -3,8 +3,12 @@
 //! Each vendor's file has its state and an axum router over it; [`Vendor`] serves the router and puts faults in its way.
 //! A stand-in is checked against the vendor's own specification where that is at hand (`tests/providers/`).
 
+pub(crate) mod control_plane;
 pub(crate) mod fly;
+pub(crate) mod fresh;
 pub(crate) mod github;
+pub(crate) mod resend;
+pub(crate) mod stripe;
 
 use std::{
     sync::{Arc, LazyLock, Mutex},

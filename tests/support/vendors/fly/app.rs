@@ -119,6 +119,15 @@ impl Machine {
         })
     }
 
+    /// Starts with what the vault has, and its own configuration's variables where the vault has none of the name.
+    pub(super) fn start(&mut self, vault: Environment) {
+        self.environment = vault;
+        for (name, value) in self.config["env"].as_object().into_iter().flatten() {
+            let value = value.as_str().unwrap_or_default().to_owned();
+            self.environment.entry(name.clone()).or_insert(value);
+        }
+    }
+
     pub(super) fn held(&self) -> Option<&Held> {
         self.lease.as_ref().filter(|lease| lease.until > Instant::now())
     }

@@ -137,7 +137,7 @@ pub(super) async fn machine_now(State(state): State<Shared>, Path(path): Path<(S
             machine.config["image"] = format!("registry.fly.io/molecule-cp:ci-{deploys}").into();
             machine.config["metadata"] = json!({ "fly_process_group": "app" });
             machine.version = Ulid::generate().to_string();
-            machine.environment = newest;
+            machine.start(newest);
         }
         shown
     });
@@ -172,7 +172,7 @@ pub(super) async fn update_machine(
         machine.version = Ulid::generate().to_string();
         machine.updated = now();
         if body["skip_launch"] != true {
-            machine.environment = environment;
+            machine.start(environment);
             machine.state = "starting";
             machine.booting = boot;
             machine.restarts += 1;

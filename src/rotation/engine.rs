@@ -1,0 +1,615 @@
+//! Runs a rotation: decides, journals the intent, acts, journals what became of it, and begins again.
+//!
+//! All that it knows of the past is the journal. A rotation that was interrupted anywhere is loaded from it; a step whose
+//! intent has no outcome is looked into before anything else is done (`observe`).
+//!
+//! # Cancel safety
+//! Dropping [`Rotation::advance`] is like the death of the process: [`Rotation::resume`] goes on.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use ulid::Ulid;
+
+use super::{
+    Hook, Moment, Operator, RotationError, SecretName, Vault,
+    estate::{Estate, Held, Pair},
+    outcome::{Taken, Wait},
+    recipe::{Action, Recipe, Rollout, Step, Strategy, Undo},
+    state::{Course, Decision, Event, Phase, Shape, State},
+};
+use crate::{
+    providers::Patience,
+    store::{
+        CredentialChange, CredentialState, NewRecord, NewRotation, RotationLease, RotationRecord,
+        RotationRow, Store,
+    },
+};
+
+/// How often a holder says that it is there; the lease lasts 20 s.
+const RENEWAL: Duration = Duration::from_secs(5);
+
+/// How a rotation was asked for: part of its journal.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Asked {
+    /// The old value is revoked first, whatever stops.
+    #[serde(default)]
+    pub emergency: bool,
+    /// Whether machines get the new value at once or with the next deploy; the recipe's own way without.
+    #[serde(default)]
+    pub stage: Option<bool>,
+    /// Steps and locations that may pass without a check, by name.
+    #[serde(default)]
+    pub accept_unverified: BTreeSet<String>,
+    /// Our id of the credential that goes; set when the rotation is opened.
+    #[serde(default)]
+    pub old: Option<String>,
+}
+
+/// How a process goes about a rotation.
+#[derive(Debug, Clone)]
+pub struct Manner {
+    /// How long an observed state of a provider is waited for.
+    pub patience: Patience,
+    /// How long a workflow run is waited for.
+    pub workflow: Patience,
+    /// How often a step is tried before the rotation parks.
+    pub tries: u32,
+    /// The first pause between two tries; it doubles.
+    pub pause: Duration,
+    /// Awaited at every boundary.
+    pub hook: Hook,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            patience: Patience { every: Duration::from_secs(1), at_most: Duration::from_secs(180) },
+            workflow: Patience { every: Duration::from_secs(10), at_most: Duration::from_secs(3600) },
+            tries: 5,
+            pause: Duration::from_secs(1),
+            hook: Hook::default(),
+        }
+    }
+}
+
+/// What a rotation works with.
+#[derive(Clone, Copy)]
+pub struct Tools<'a> {
+    /// Where the journal is.
+    pub store: &'a dyn Store,
+    /// Seals the values in it.
+    pub vault: &'a Vault,
+    /// What it can reach.
+    pub estate: &'a Estate,
+    /// Whom it can ask.
+    pub operator: &'a dyn Operator,
+    /// Told each step that is begun, for people.
+    pub tell: &'a (dyn Fn(&Progress) + Sync),
+    /// How it goes about it.
+    pub manner: &'a Manner,
+}
+
+/// A step that begins, or ended.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// Its number, from 1.
+    pub number: usize,
+    /// How many there are.
+    pub of: usize,
+    /// The step.
+    pub step: Step,
+    /// What happens.
+    pub event: Event,
+    /// What there is to say of it.
+    pub note: Option<String>,
+    /// Which way the rotation goes.
+    pub course: Course,
+}
+
+/// How a rotation, or this process's part in it, ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// Every step is done; whether the old credential was seen to be dead.
+    Done {
+        /// `false`: accepted by its provider, and not confirmed.
+        confirmed: bool,
+    },
+    /// It failed before the cut-over, and all is as before.
+    RolledBack {
+        /// Why.
+        why: String,
+    },
+    /// It waits.
+    Parked(Wait),
+}
+
+/// A rotation that this process holds the lease of.
+pub struct Rotation<'a> {
+    pub(super) tools: Tools<'a>,
+    pub(super) recipe: &'static Recipe,
+    pub(super) steps: Vec<Step>,
+    pub(super) asked: Asked,
+    pub(super) lease: RotationLease,
+    pub(super) pair: Pair,
+    state: State,
+    /// What went wrong last, for whoever asks why it rolled back.
+    trouble: Option<String>,
+}
+
+/// The steps of a strategy, as they were asked for.
+pub fn steps(strategy: &Strategy, asked: &Asked) -> Vec<Step> {
+    if asked.emergency { strategy.emergency_steps() } else { strategy.steps.to_vec() }
+}
+
+/// The shape of these steps.
+pub fn shape(steps: &[Step]) -> Shape {
+    let cut_over = steps.iter().position(|step| step.undo() == Undo::Never).unwrap_or(steps.len());
+    Shape { steps: steps.len(), cut_over }
+}
+
+/// Who we are, to others who want the lease.
+fn holder() -> String {
+    let host = rustix::system::uname();
+    format!("pid {} on {}", std::process::id(), host.nodename().to_string_lossy())
+}
+
+impl<'a> Rotation<'a> {
+    /// Opens a rotation.
+    ///
+    /// # Errors
+    /// [`RotationError::Refused`] when the secret has an open one.
+    ///
+    /// # Crash safety
+    /// Opened or not. Nothing is asked of a provider before the first [`advance`](Self::advance).
+    pub async fn open(
+        tools: Tools<'a>,
+        secret: SecretName,
+        strategy: &'static Strategy,
+        mut asked: Asked,
+    ) -> Result<Self, RotationError> {
+        let known = tools.store.credentials(Some(secret.as_str())).await?;
+        let current = known.into_iter().find(|known| known.state == CredentialState::Current);
+        asked.old = current.map(|current| current.credential_id);
+        let rotation_id = Ulid::generate().to_string();
+        let options = serde_json::to_value(&asked).unwrap_or_default();
+        let new = NewRotation {
+            rotation_id: &rotation_id,
+            secret: secret.as_str(),
+            strategy: strategy.name,
+            options: &options,
+            holder: &holder(),
+        };
+        let Some(lease) = tools.store.open_rotation(&new).await? else {
+            let open = open_rotation(tools.store, Some(secret)).await?;
+            let id = open.map_or_else(String::new, |row| format!(" {}", row.rotation_id));
+            return Err(RotationError::refused(
+                format!("{secret} has an open rotation{id}"),
+                format!("reseal rotate resume {secret}, or: reseal rotate abort {secret}"),
+            ));
+        };
+        Self::load(tools, secret, strategy, asked, lease).await
+    }
+
+    /// Takes up a rotation that was opened before.
+    ///
+    /// # Errors
+    /// [`RotationError::Refused`] while another process works on it.
+    pub async fn resume(tools: Tools<'a>, row: &RotationRow) -> Result<Self, RotationError> {
+        let corrupt =
+            |why: &str| RotationError::Corrupt { rotation_id: row.rotation_id.clone(), why: why.to_owned() };
+        let secret: SecretName = row.secret.parse().map_err(|_| corrupt("no such secret"))?;
+        let strategy = secret.recipe().strategy(Some(&row.strategy));
+        let strategy = strategy.ok_or_else(|| corrupt("no such strategy in this version of reseal"))?;
+        let asked = serde_json::from_str(&row.options).map_err(|_| corrupt("its options"))?;
+        let Some(lease) = tools.store.claim_rotation(&row.rotation_id, &holder()).await? else {
+            let by = row.holder.as_deref().unwrap_or("another process");
+            return Err(RotationError::refused(
+                format!("rotation {} of {secret} is being worked on by {by}", row.rotation_id),
+                "wait until it ends; one that died is let go within 20 s: reseal rotate status",
+            ));
+        };
+        Self::load(tools, secret, strategy, asked, lease).await
+    }
+
+    async fn load(
+        tools: Tools<'a>,
+        secret: SecretName,
+        strategy: &'static Strategy,
+        asked: Asked,
+        lease: RotationLease,
+    ) -> Result<Self, RotationError> {
+        let recipe = secret.recipe();
+        let steps = steps(strategy, &asked);
+        let mut rotation = Self {
+            tools,
+            recipe,
+            steps,
+            asked,
+            lease,
+            pair: Pair::default(),
+            state: State::START,
+            trouble: None,
+        };
+        rotation.replay().await?;
+        rotation.pair = rotation.load_pair().await?;
+        rotation.require_authority_outlives()?;
+        Ok(rotation)
+    }
+
+    /// Brings the state to where the journal is.
+    async fn replay(&mut self) -> Result<(), RotationError> {
+        let corrupt = |seq: i64, why: &str| RotationError::Corrupt {
+            rotation_id: self.lease.rotation_id.clone(),
+            why: format!("record {seq}: {why}"),
+        };
+        let shape = shape(&self.steps);
+        for record in self.tools.store.rotation_records(&self.lease.rotation_id).await? {
+            let event = Event::parse(&record.event).ok_or_else(|| corrupt(record.seq, "no such event"))?;
+            let named = self.steps.get(self.place()).map_or("", |step| step.name);
+            if named != record.step {
+                return Err(corrupt(record.seq, "another step than this version of reseal has there"));
+            }
+            self.state = self.state.next(event, shape)?;
+            if let Some(error) = error_of(&record) {
+                self.trouble = Some(error);
+            }
+        }
+        if self.state.open {
+            // Whoever wrote that intent is gone: from here on nobody knows what became of it.
+            self.record(Event::Unknown, json!({"found": "an intent without an outcome"}), Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// The number of the step that the next event is about.
+    fn place(&self) -> usize {
+        match self.state.decide() {
+            Decision::Undo(step) => step,
+            _ => self.state.at.min(self.steps.len().saturating_sub(1)),
+        }
+    }
+
+    async fn load_pair(&self) -> Result<Pair, RotationError> {
+        let id = Some(self.lease.rotation_id.as_str());
+        let credentials = self.tools.store.credentials(Some(self.recipe.secret.as_str())).await?;
+        let mut pair = Pair::default();
+        for credential in credentials {
+            let value = credential.sealed.as_deref().map(|sealed| {
+                self.tools.vault.open(&credential.credential_id, sealed).ok_or_else(|| {
+                    RotationError::refused(
+                        format!(
+                            "a sealed value of {} opens under none of the journal's data keys",
+                            self.recipe.secret
+                        ),
+                        "name the KMS key that the journal is sealed under: --kms KEY",
+                    )
+                })
+            });
+            let value = value.transpose()?;
+            let held =
+                Held { credential_id: credential.credential_id, provider_id: credential.provider_id, value };
+            let ours = credential.rotation_id.as_deref() == id;
+            if self.asked.old.as_ref() == Some(&held.credential_id) {
+                pair.old = Some(held);
+            } else if ours && credential.state == CredentialState::Pending && pair.new.is_none() {
+                pair.new = Some(held);
+            }
+        }
+        Ok(pair)
+    }
+
+    /// A rotation may not end the credential that it needs to clean up with.
+    fn require_authority_outlives(&self) -> Result<(), RotationError> {
+        let (Some(old), Some(token)) =
+            (self.pair.old_value(), self.tools.estate.authority(self.recipe.secret))
+        else {
+            return Ok(());
+        };
+        if old != token.1 {
+            return Ok(());
+        }
+        Err(RotationError::refused(
+            format!("{} holds the very value of {} that is to be revoked", token.0, self.recipe.secret),
+            format!("give reseal a credential of its own in {}", token.0),
+        ))
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.lease.rotation_id
+    }
+
+    /// Where it is.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Lets a parked rotation go on.
+    pub async fn unpark(&mut self) -> Result<(), RotationError> {
+        if matches!(self.state.phase, Phase::Parked(_)) {
+            self.record(Event::Resumed, json!({}), Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// Turns the rotation round.
+    ///
+    /// # Errors
+    /// [`RotationError::Refused`] after the cut-over, or when the old value could not be written back.
+    pub async fn abort(&mut self) -> Result<(), RotationError> {
+        if matches!(self.state.phase, Phase::Going(Course::Back) | Phase::Parked(Course::Back)) {
+            return self.unpark().await;
+        }
+        if self.state.cut_over {
+            let at = shape(&self.steps).cut_over;
+            let step = self.steps.get(at).map_or("", |step| step.name);
+            return Err(RotationError::refused(
+                format!("rotation {} is past its cut-over (step {step}): there is no way back", self.id()),
+                format!("go on: reseal rotate resume {}", self.recipe.secret),
+            ));
+        }
+        self.require_way_back()?;
+        self.record(Event::Aborted, json!({}), Vec::new()).await
+    }
+
+    /// That what was written can be written back.
+    fn require_way_back(&self) -> Result<(), RotationError> {
+        let touched = self.steps.iter().take(self.state.at + usize::from(self.state.open));
+        let needs_old =
+            touched.into_iter().any(|step| step.undo() == Undo::WriteBack && self.writes_secret(step));
+        if !needs_old || self.pair.old_value().is_some() {
+            return Ok(());
+        }
+        Err(RotationError::refused(
+            format!("the old value of {} is not known, and can't be written back", self.recipe.secret),
+            format!(
+                "go on, both values work: reseal rotate resume {0}; or make it known: reseal rotate adopt {0}",
+                self.recipe.secret
+            ),
+        ))
+    }
+
+    /// Goes on until it ends or parks.
+    ///
+    /// # Errors
+    /// The journal's, and [`RotationError::Fenced`]. Trouble with providers ends in [`Ending::Parked`].
+    pub async fn advance(&mut self) -> Result<Ending, RotationError> {
+        loop {
+            let decision = self.state.decide();
+            let taken = match decision {
+                Decision::Rest => return self.ending().await,
+                Decision::Act(at) => {
+                    self.tell(at, Event::Intended, None);
+                    self.record(Event::Intended, json!({}), Vec::new()).await?;
+                    self.tools.manner.hook.at(self.steps[at].name, Moment::BeforeCall).await;
+                    self.held(self.act(at)).await?
+                }
+                Decision::Observe(at) => self.held(self.observe(at)).await?,
+                Decision::Undo(at) => {
+                    self.tell(at, Event::Intended, None);
+                    self.held(self.undo(at)).await?
+                }
+            };
+            let at = self.place();
+            self.tools.manner.hook.at(self.steps[at].name, Moment::AfterCall).await;
+            self.settle(at, taken).await?;
+            self.tools.manner.hook.at(self.steps[at].name, Moment::AfterRecord).await;
+        }
+    }
+
+    /// Does `work` while it keeps the lease.
+    async fn held<T>(
+        &self,
+        work: impl Future<Output = Result<T, RotationError>>,
+    ) -> Result<T, RotationError> {
+        let keeping = async {
+            loop {
+                sleep(RENEWAL).await;
+                // A database that stumbles is not a lost lease: the next record finds out.
+                if let Ok(false) = self.tools.store.renew_rotation(&self.lease).await {
+                    return self.fenced();
+                }
+            }
+        };
+        tokio::select! {
+            done = work => done,
+            error = keeping => Err(error),
+        }
+    }
+
+    fn fenced(&self) -> RotationError {
+        RotationError::Fenced { rotation_id: self.lease.rotation_id.clone() }
+    }
+
+    /// Journals what became of a step.
+    async fn settle(&mut self, at: usize, taken: Taken) -> Result<(), RotationError> {
+        let back = self.state.phase == Phase::Going(Course::Back);
+        match taken {
+            Taken::Done(detail, mut credentials) => {
+                let event = if back { Event::Undone } else { Event::Succeeded };
+                self.tell(at, event, note(&detail));
+                if !back && at + 1 == self.steps.len() {
+                    credentials.extend(self.succession());
+                }
+                self.record(event, detail, credentials).await?;
+                self.pair = self.load_pair().await?;
+            }
+            Taken::NotDone(why) => self.again(at, Event::NotDone, why).await?,
+            Taken::Unknown(why) => self.again(at, Event::Unknown, why).await?,
+            Taken::Failed(why) => {
+                self.tell(at, Event::Failed, Some(why.clone()));
+                self.trouble = Some(why.clone());
+                let turns = !back && !self.state.stands(shape(&self.steps));
+                if turns && let Err(RotationError::Refused { what, .. }) = self.require_way_back() {
+                    self.record(Event::NotDone, json!({"error": why}), Vec::new()).await?;
+                    return self.park(Wait::for_(format!("{why}; {what}"))).await;
+                }
+                self.record(Event::Failed, json!({"error": why, "waiting": why}), Vec::new()).await?;
+            }
+            Taken::Waits(wait) => {
+                let event = if self.state.open { Event::NotDone } else { Event::Unknown };
+                if self.state.open {
+                    self.record(event, json!({}), Vec::new()).await?;
+                }
+                self.park(wait).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries the step again after a pause, or parks when the budget is spent.
+    async fn again(&mut self, at: usize, event: Event, why: String) -> Result<(), RotationError> {
+        self.tell(at, event, Some(why.clone()));
+        self.record(event, json!({"error": why}), Vec::new()).await?;
+        if self.state.tries >= self.tools.manner.tries {
+            return self.park(Wait::for_(why)).await;
+        }
+        let doubled =
+            self.tools.manner.pause * 2_u32.saturating_pow(self.state.tries.saturating_sub(1).min(6));
+        self.held(async {
+            sleep(doubled).await;
+            Ok(())
+        })
+        .await
+    }
+
+    async fn park(&mut self, wait: Wait) -> Result<(), RotationError> {
+        self.tell(self.place(), Event::Parked, Some(wait.what.clone()));
+        self.record(Event::Parked, wait.detail(), Vec::new()).await
+    }
+
+    /// The end of the last step: the new credential takes the old one's place.
+    fn succession(&self) -> Vec<CredentialChange> {
+        let set = |held: &Held, state, wipe| CredentialChange::Set {
+            credential_id: held.credential_id.clone(),
+            state,
+            wipe,
+        };
+        // What was revoked or seen dead says so already; wiping it is all that is left.
+        let leaves = self.pair.old.as_ref().filter(|_| !self.ends_old());
+        let leaves = leaves.map(|old| set(old, CredentialState::Replaced, true));
+        let comes = self.pair.new.as_ref().map(|new| set(new, CredentialState::Current, false));
+        leaves.into_iter().chain(comes).collect()
+    }
+
+    /// Whether a step of this strategy ends the old credential.
+    fn ends_old(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Revoke(_) | Action::AwaitDeath(_)))
+    }
+
+    /// Appends to the journal, and follows.
+    async fn record(
+        &mut self,
+        event: Event,
+        detail: Value,
+        credentials: Vec<CredentialChange>,
+    ) -> Result<(), RotationError> {
+        let step = self.steps[self.place()].name;
+        let state = self.state.next(event, shape(&self.steps))?;
+        let waiting = detail.get("waiting").and_then(Value::as_str).map(str::to_owned);
+        let parked = matches!(state.phase, Phase::Parked(_));
+        let record = NewRecord {
+            step,
+            event: event.as_str(),
+            phase: state.phase.as_str(),
+            over: state.phase.is_over(),
+            at: self.steps.get(state.at).map(|step| step.name),
+            waiting: waiting.as_deref().filter(|_| parked),
+            until_ms: detail.get("until_ms").and_then(Value::as_i64).filter(|_| parked),
+            detail,
+            credentials,
+        };
+        if !self.tools.store.append_record(&self.lease, &record).await? {
+            return Err(self.fenced());
+        }
+        self.state = state;
+        Ok(())
+    }
+
+    async fn ending(&self) -> Result<Ending, RotationError> {
+        self.tools.store.release_rotation(&self.lease).await?;
+        Ok(match self.state.phase {
+            Phase::Done => Ending::Done { confirmed: self.is_confirmed().await? },
+            Phase::RolledBack => Ending::RolledBack {
+                why: self.trouble.clone().unwrap_or_else(|| "it was aborted".to_owned()),
+            },
+            Phase::Parked(_) | Phase::Going(_) => {
+                let records = self.tools.store.rotation_records(&self.lease.rotation_id).await?;
+                Ending::Parked(
+                    records.iter().rev().find_map(wait_of).unwrap_or_else(|| Wait::for_("a person")),
+                )
+            }
+        })
+    }
+
+    /// Whether the old credential was seen to be dead, where the recipe asks for it.
+    async fn is_confirmed(&self) -> Result<bool, RotationError> {
+        let Some(step) = self.steps.iter().find(|step| matches!(step.action, Action::AwaitDeath(_))) else {
+            return Ok(true);
+        };
+        let seen = self.recorded(step.name, Event::Succeeded).await?;
+        Ok(seen.is_some_and(|record| detail_of(&record)["confirmed"] == json!(true)))
+    }
+
+    /// The last record of this kind.
+    pub(super) async fn recorded(
+        &self,
+        step: &str,
+        event: Event,
+    ) -> Result<Option<RotationRecord>, RotationError> {
+        let records = self.tools.store.rotation_records(&self.lease.rotation_id).await?;
+        Ok(records.into_iter().rev().find(|record| record.step == step && record.event == event.as_str()))
+    }
+
+    /// When machines get the new value.
+    pub(super) fn rollout(&self) -> Rollout {
+        match self.asked.stage {
+            Some(true) => Rollout::Stage,
+            Some(false) => Rollout::Deploy,
+            None => self.recipe.rollout,
+        }
+    }
+
+    fn tell(&self, at: usize, event: Event, note: Option<String>) {
+        let back = matches!(self.state.phase, Phase::Going(Course::Back) | Phase::Parked(Course::Back));
+        (self.tools.tell)(&Progress {
+            number: at + 1,
+            of: self.steps.len(),
+            step: self.steps[at],
+            event,
+            note,
+            course: if back { Course::Back } else { Course::Forward },
+        });
+    }
+}
+
+/// The newest open rotation, of one secret or of any.
+pub async fn open_rotation(
+    store: &dyn Store,
+    secret: Option<SecretName>,
+) -> Result<Option<RotationRow>, RotationError> {
+    let rows = store.rotations(secret.map(SecretName::as_str)).await?;
+    Ok(rows.into_iter().find(|row| row.ended_ms.is_none()))
+}
+
+/// The particulars of a record.
+pub(super) fn detail_of(record: &RotationRecord) -> Value {
+    serde_json::from_str(&record.detail).unwrap_or_default()
+}
+
+fn error_of(record: &RotationRecord) -> Option<String> {
+    detail_of(record)["error"].as_str().map(str::to_owned)
+}
+
+fn wait_of(record: &RotationRecord) -> Option<Wait> {
+    let detail = detail_of(record);
+    let what = detail["waiting"].as_str()?.to_owned();
+    Some(Wait { what, until_ms: detail["until_ms"].as_i64() })
+}
+
+fn note(detail: &Value) -> Option<String> {
+    detail["note"].as_str().map(str::to_owned)
+}

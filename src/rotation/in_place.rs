@@ -1,0 +1,222 @@
+//! `SECRETS_ENCRYPTION_KEY` in place: the re-key of the tenants' table, as steps of a rotation.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::json;
+use tokio::sync::watch;
+
+use super::{
+    Rotation, RotationError,
+    estate::{Estate, Table},
+    outcome::{Taken, Wait},
+    recipe::InPlace,
+};
+use crate::{
+    keyring::kms,
+    keyring::spec::KeySpec,
+    rekey::{
+        self, Intent, Job, KeyChoice, OldKey, Outcome, RekeyError, RetireError, Status, plan::Planned,
+        stop_signal,
+    },
+    secret::SecretText,
+    store::{FenceMode, Target},
+};
+
+/// How long others may hold the table before raising a fence gives up.
+const FENCE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The names under which an app on Fly has credentials for AWS.
+const AWS_NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"];
+
+/// What an error of the re-key makes of a step.
+fn of_rekey(error: &RekeyError) -> Taken {
+    if error.is_resumable() { Taken::NotDone(error.to_string()) } else { Taken::Failed(error.to_string()) }
+}
+
+impl Estate {
+    /// The table and its keys.
+    fn keyed_table(&self) -> Result<(&Table, &KeyChoice), RotationError> {
+        let table = self.table()?;
+        let keys = table.keys.as_ref().ok_or_else(|| RotationError::Settings {
+            what: "the keys of the tenants' table are not named".to_owned(),
+            hint: "--old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:ARN".to_owned(),
+        })?;
+        Ok((table, keys))
+    }
+}
+
+impl Table {
+    /// The table, as it is now.
+    pub(super) async fn target(&self) -> Result<Target, RekeyError> {
+        let inspection = self.store.inspect(&self.name).await?;
+        let refusals: Vec<_> = inspection.refusals().map(|finding| finding.what.clone()).collect();
+        inspection
+            .target
+            .clone()
+            .filter(|_| refusals.is_empty())
+            .ok_or_else(|| RekeyError::Refused { what: refusals.join("; "), hint: "reseal plan".to_owned() })
+    }
+}
+
+impl Rotation<'_> {
+    pub(super) async fn in_place(&self, part: InPlace) -> Result<Taken, RotationError> {
+        let (table, keys) = self.tools.estate.keyed_table()?;
+        let done = match part {
+            InPlace::Observe => fence(table, keys, FenceMode::Observe).await,
+            InPlace::Enforce => fence(table, keys, FenceMode::Enforce).await,
+            InPlace::Run => self.run(table, keys).await,
+            InPlace::Verify => verify(table, keys).await,
+            InPlace::Retire => self.retire(table, keys).await,
+        };
+        Ok(done.unwrap_or_else(|error| of_rekey(&error)))
+    }
+
+    async fn run(&self, table: &Table, keys: &KeyChoice) -> Result<Taken, RekeyError> {
+        let target = table.target().await?;
+        let job = rekey::prepare(Arc::clone(&table.store), target, keys, table.options.clone(), Intent::Run)
+            .await?;
+        Ok(ran(rekey::run(job, stop_signal().1, watch::channel(Status::default()).0).await?))
+    }
+
+    async fn retire(&self, table: &Table, keys: &KeyChoice) -> Result<Taken, RekeyError> {
+        let Some(old) = keys.old.first() else {
+            return Ok(Taken::Failed(
+                "no old key is named: --old static:env:SECRETS_ENCRYPTION_KEY".to_owned(),
+            ));
+        };
+        let old = OldKey::load(old).await?;
+        let retired = table.store.retirements().await?;
+        if retired.iter().any(|retired| retired.key == old.name()) {
+            return Ok(Taken::done(json!({"key": old.name(), "note": "retired already"})));
+        }
+        let job = job(table, keys, Intent::Verify).await?;
+        let waivers: Vec<String> = self.asked.accept_unverified.iter().cloned().collect();
+        Ok(match rekey::retire(&job, &old, &waivers).await {
+            Ok(retired) => Taken::done(json!({
+                "key": retired.key, "certificate_sha256": hex::encode(retired.sha256),
+                "note": format!("{} is retired", retired.key),
+            })),
+            Err(RetireError::Obstacles(obstacles)) => {
+                let texts: Vec<_> = obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect();
+                Taken::Waits(Wait::for_(format!(
+                    "what stands in the way of retiring the old key: {}",
+                    texts.join("; ")
+                )))
+            }
+            Err(RetireError::Rekey(error)) => return Err(error),
+        })
+    }
+
+    /// Takes down the fence that only observes, if it does.
+    pub(super) async fn stop_observing(&self) -> Result<Taken, RotationError> {
+        let (table, _) = self.tools.estate.keyed_table()?;
+        let name = table.name.logical().to_owned();
+        let lowered = rekey::lower_fence(table.store.as_ref(), &name, FENCE_PATIENCE, |_| ()).await;
+        Ok(lowered.map_or_else(|error| of_rekey(&error), |_| Taken::done(json!({"fence": "off"}))))
+    }
+
+    /// The plan of the re-key, which must not be refused.
+    pub(super) async fn census(&self) -> Result<Taken, RotationError> {
+        let (table, keys) = self.tools.estate.keyed_table()?;
+        let planned =
+            rekey::plan::plan(Arc::clone(&table.store), &table.name, keys, table.options.clone()).await;
+        Ok(match planned {
+            Ok(Planned::Looked(plan)) if !plan.is_refused() => {
+                Taken::done(json!({"plan": plan.digest.to_string()}))
+            }
+            Ok(Planned::Looked(plan)) => {
+                let found: Vec<_> = plan.findings.iter().map(|finding| finding.what.as_str()).collect();
+                Taken::Failed(format!("the plan of the re-key is refused: {}", found.join("; ")))
+            }
+            Ok(Planned::Refused { findings, .. }) => {
+                let found: Vec<_> = findings.iter().map(|finding| finding.what.as_str()).collect();
+                Taken::Failed(format!("the plan of the re-key is refused: {}", found.join("; ")))
+            }
+            Err(error) => of_rekey(&error),
+        })
+    }
+
+    /// The app has what it needs to reach the KMS, and the KMS key wraps and unwraps, as far as it can be seen from here.
+    pub(super) async fn kms_on_app(&self) -> Result<Taken, RotationError> {
+        let (_, keys) = self.tools.estate.keyed_table()?;
+        let fly = self.tools.estate.fly()?;
+        let KeySpec::Kms(spec) = &keys.new else {
+            return Ok(Taken::Failed("the new key is not a KMS key: --new aws-kms:ARN".to_owned()));
+        };
+        let there = match fly.fly.secrets(&fly.app).await {
+            Ok(there) => there,
+            Err(error) => return Ok(Taken::of_look(&error)),
+        };
+        let lacks: Vec<_> =
+            AWS_NAMES.into_iter().filter(|name| !there.iter().any(|entry| entry.name == *name)).collect();
+        if !lacks.is_empty() && matches!(spec, crate::keyring::spec::KmsSpec::Aws(_)) {
+            return Ok(Taken::Failed(format!("app {} lacks {}", fly.app, lacks.join(", "))));
+        }
+        let tried = async {
+            let kms = kms::connect(spec).await.map_err(|error| error.to_string())?;
+            let context = kms::Context::new();
+            let made = kms.generate_data_key(&context).await.map_err(|error| error.to_string())?;
+            let opened = kms.decrypt(&made.wrapped, &context).await.map_err(|error| error.to_string())?;
+            if opened == made.key {
+                Ok(kms.key_name().to_owned())
+            } else {
+                Err("it unwraps to another key".to_owned())
+            }
+        };
+        Ok(match tried.await {
+            Ok(key) => Taken::done(json!({"key": key})),
+            Err(problem) => Taken::Failed(format!("the new KMS key: {problem}")),
+        })
+    }
+
+    /// What the control plane calls the new key.
+    pub(super) fn kms_key_name(&self) -> Result<SecretText, RotationError> {
+        let (_, keys) = self.tools.estate.keyed_table()?;
+        let name = keys.new.to_string();
+        let name = name.split_once(':').map_or(name.as_str(), |(_, name)| name);
+        Ok(SecretText::new(name.to_owned()))
+    }
+}
+
+async fn job(table: &Table, keys: &KeyChoice, intent: Intent) -> Result<Arc<Job>, RekeyError> {
+    let target = table.target().await?;
+    let keys = KeyChoice { old: Vec::new(), ..keys.clone() };
+    rekey::prepare(Arc::clone(&table.store), target, &keys, table.options.clone(), intent).await.map(Arc::new)
+}
+
+async fn fence(table: &Table, keys: &KeyChoice, mode: FenceMode) -> Result<Taken, RekeyError> {
+    let (store, target) = (table.store.as_ref(), table.target().await?);
+    let rule = rekey::fence_rule(store, &target.name, keys.format, &keys.new).await?;
+    let fence = rekey::raise_fence(store, &target, mode, rule, FENCE_PATIENCE, |_| ()).await?;
+    Ok(Taken::done(json!({"fence": fence.mode.as_str()})))
+}
+
+async fn verify(table: &Table, keys: &KeyChoice) -> Result<Taken, RekeyError> {
+    let verified = rekey::verify(&job(table, keys, Intent::Verify).await?).await?;
+    Ok(if verified.passed() && verified.is_whole() {
+        let note = format!("{} values open under the new key", verified.opened);
+        Taken::done(json!({"opened": verified.opened, "null": verified.empty, "note": note}))
+    } else {
+        Taken::Failed(format!("{} values do not open under the new key: reseal verify", verified.failed))
+    })
+}
+
+/// What a run's end makes of the step.
+pub(super) fn ran(report: rekey::Report) -> Taken {
+    let run = report.run.run_id;
+    match report.outcome {
+        Outcome::Complete => {
+            let note = format!("{} values re-keyed", report.tally.rekeyed);
+            Taken::done(json!({"run": run, "rekeyed": report.tally.rekeyed, "note": note}))
+        }
+        Outcome::Quarantined => Taken::Waits(Wait::for_(
+            "values that open under no key: reseal quarantine list; settle them, and go on",
+        )),
+        Outcome::Chased => {
+            Taken::NotDone("values under an old key keep appearing: a writer still has it".to_owned())
+        }
+        Outcome::Paused => Taken::Waits(Wait::for_("a run that was paused: reseal resume")),
+        Outcome::Interrupted => Taken::NotDone("the run was stopped".to_owned()),
+        Outcome::Failed => Taken::Failed("the run failed in another process: reseal status".to_owned()),
+    }
+}

@@ -1,0 +1,36 @@
+//! Rotating the secrets that are not a table's: a recipe each, a journal, and one engine that runs them all.
+//!
+//! - [`SecretName::recipe`]: what is to be done, as data ([`recipe`]).
+//! - [`state`]: where a rotation is, as a pure machine over its journal.
+//! - [`Rotation`]: opens, resumes and advances one. Every intent is in the journal before anything is asked of a provider.
+//! - [`Estate`]: what the operator runs, and so what a recipe's names stand for.
+//! - [`Vault`]: how values rest in the journal.
+
+mod act;
+mod checks;
+mod engine;
+mod error;
+mod estate;
+mod exercises;
+mod hook;
+mod in_place;
+mod mint;
+mod operator;
+mod outcome;
+pub mod recipe;
+mod recipes;
+mod secret;
+pub mod state;
+mod tenants;
+mod undo;
+mod values;
+mod vault;
+
+pub use engine::{Asked, Ending, Manner, Progress, Rotation, Tools, open_rotation, shape, steps};
+pub use error::RotationError;
+pub use estate::{Billing, Cache, Estate, FlyApp, Held, Mailer, NeonProject, Pair, Publisher, Table};
+pub use hook::{Hook, Moment};
+pub use operator::{Nobody, Operator};
+pub use outcome::Wait;
+pub use secret::{SecretName, UnknownSecret};
+pub use vault::Vault;
