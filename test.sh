@@ -56,7 +56,7 @@ install_packages() {
         run apt_get install --no-install-recommends "$@"
     }
     local service
-    for service in postgresql pgbouncer; do
+    for service in postgresql pgbouncer redis-server; do
         if [[ " $* " == *" $service "* ]] && has systemctl; then
             as_root systemctl --quiet disable "$service" || fail "could not disable $service at boot"
         fi
@@ -71,6 +71,7 @@ has cc || missing+=(gcc libc6-dev)
 has openssl || missing+=(openssl)
 has_postgres || missing+=(postgresql)
 has pgbouncer || [[ -x /usr/sbin/pgbouncer ]] || missing+=(pgbouncer)
+has redis-server || missing+=(redis-server)
 has_venv || missing+=(python3 python3-venv)
 ((${#missing[@]} == 0)) || install_packages "${missing[@]}"
 has_postgres || fail "the tests need PostgreSQL 15 or later, and this Debian has only an older one"

@@ -127,7 +127,7 @@ impl Rotation<'_> {
     /// The organization's name is this rotation's, so that a second try finds and deletes what the first one made.
     async fn test_provision(&self, step: &str) -> Result<Taken, RotationError> {
         let control_plane = self.tools.estate.control_plane()?;
-        let slug = format!("reseal-{}", self.id().to_ascii_lowercase());
+        let slug = format!("reseal-{}", self.id()[14..].to_ascii_lowercase());
         if let Err(error) = control_plane.provision(&slug, "Rotation test").await {
             return Ok(match error {
                 ProviderError::Unauthorized { .. } if !self.tools.estate.has_session => {

@@ -5,6 +5,7 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -16,14 +17,17 @@ use reseal::providers::{
 };
 use serde_json::{Value, json};
 
-use super::{BRISK, secret};
+use super::at_hand::{manner, secret};
 use crate::support::{
     prism::{self, Prism},
     vendors::{fly, github},
 };
 
 /// Prism takes its time.
-const PATIENT: Manner = Manner { timeout: Duration::from_secs(30), ..BRISK };
+fn patient() -> Manner {
+    Manner { timeout: Duration::from_secs(30), ..manner() }
+}
+
 const PATIENCE: Patience = Patience { every: Duration::from_millis(10), at_most: Duration::from_secs(30) };
 
 #[tokio::test]
@@ -54,7 +58,8 @@ async fn fly_machines() {
     stand_in.app(app, &[made("m1", "started"), made("m2", "stopped")]);
     stand_in.boot_slowly(1);
     let client =
-        Fly::new(prism.url(), &stand_in.graphql_url(), secret(&stand_in.user_token()), PATIENT).unwrap();
+        Fly::new(prism.url(), &stand_in.graphql_url(), Arc::new(secret(&stand_in.user_token())), patient())
+            .unwrap();
 
     let location = AppSecret::new(&client, app, "FLY_API_TOKEN");
     location.write(&secret("new")).await.unwrap();
@@ -75,7 +80,8 @@ async fn github_actions() {
     let stand_in = github::GitHub::start(&["publish.yml"], |_| true);
     let Some(prism) = Prism::before("github-actions-subset.json", stand_in.vendor.url()) else { return };
     let repository = github::REPOSITORY.parse().unwrap();
-    let client = GitHub::new(prism.url(), secret(&stand_in.token()), repository, PATIENT).unwrap();
+    let client =
+        GitHub::new(prism.url(), Arc::new(secret(&stand_in.token())), repository, patient()).unwrap();
     let location = ActionsSecret::new(&client, "FLY_API_TOKEN");
     for value in ["first", "second"] {
         location.write(&secret(value)).await.unwrap();
@@ -117,9 +123,13 @@ async fn fly_graphql() {
     stand_in.add_on("tenants");
     let (id, _) = stand_in.token("old", "deploy", json!({ "app_id": "node" }));
     // The client's own roads, for what it makes of the replies.
-    let client =
-        Fly::new(&stand_in.machines_url(), &stand_in.graphql_url(), secret(&stand_in.user_token()), BRISK)
-            .unwrap();
+    let client = Fly::new(
+        &stand_in.machines_url(),
+        &stand_in.graphql_url(),
+        Arc::new(secret(&stand_in.user_token())),
+        manner(),
+    )
+    .unwrap();
     let tokens = Tokens::new(&client, fly::ORG, Some(id.clone()), TokenProfile::organization());
     tokens.may_mint().await.unwrap();
     let minted = tokens.mint("reseal-1-mint").await.unwrap();

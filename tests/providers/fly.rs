@@ -2,6 +2,8 @@
 
 mod deploy;
 
+use std::sync::Arc;
+
 use reseal::{
     providers::{
         Issuer, Life, Location, Observed, Outcome, Probe, ProviderError, Recovered,
@@ -13,7 +15,7 @@ use reseal::{
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
-use super::{BRISK, PATIENCE, secret};
+use super::at_hand::{PATIENCE, manner as brisk, secret};
 use crate::support::vendors::{
     Fault, Rule,
     fly::{Fly as StandIn, Made, ORG},
@@ -22,11 +24,11 @@ use crate::support::vendors::{
 const APP: &str = "molecule-cp";
 
 fn client(stand_in: &StandIn, token: &str, manner: Manner) -> Fly {
-    Fly::new(&stand_in.machines_url(), &stand_in.graphql_url(), secret(token), manner).unwrap()
+    Fly::new(&stand_in.machines_url(), &stand_in.graphql_url(), Arc::new(secret(token)), manner).unwrap()
 }
 
 fn person(stand_in: &StandIn) -> Fly {
-    client(stand_in, &stand_in.user_token(), BRISK)
+    client(stand_in, &stand_in.user_token(), brisk())
 }
 
 fn tokens(fly: &Fly, like: Option<&str>) -> Tokens {
@@ -106,7 +108,7 @@ async fn every_page_is_read_and_the_revoked_are_left_out() {
 async fn a_token_that_cannot_mint_is_refused_before_it_tries() {
     let stand_in = StandIn::start();
     let (id, value) = stand_in.token("deployer", "deploy_organization", json!({}));
-    let limited = client(&stand_in, &value, BRISK);
+    let limited = client(&stand_in, &value, brisk());
     let tokens_of_limited = tokens(&limited, None);
     let error = tokens_of_limited.may_mint().await.unwrap_err();
     assert!(matches!(&error, ProviderError::Unauthorized { status: 403, .. }), "{error}");
@@ -215,7 +217,7 @@ async fn a_secret_is_written_to_the_vault_and_nothing_restarts() {
 #[tokio::test]
 async fn an_error_names_the_call_and_no_value() {
     let stand_in = StandIn::start();
-    let fly = client(&stand_in, "fm2_wrong", BRISK);
+    let fly = client(&stand_in, "fm2_wrong", brisk());
     let location = AppSecret::new(&fly, APP, "FLY_API_TOKEN");
     let error = location.write(&SecretText::new("precious".into())).await.unwrap_err();
     assert_eq!(error.to_string(), "Fly.io does not let this credential set the secret: 401 (unknown)");
@@ -300,7 +302,7 @@ async fn its_rate_limits_are_held_by_us_and_else_obeyed() {
     let stand_in = StandIn::start();
     stand_in.app(APP, &[Made { id: "m1", state: "started" }]);
     stand_in.limit_rate();
-    let hasty = client(&stand_in, &stand_in.user_token(), Manner { tries: 1, ..BRISK });
+    let hasty = client(&stand_in, &stand_in.user_token(), Manner { tries: 1, ..brisk() });
     let mut refusals = 0;
     for _ in 0..4 {
         refusals += usize::from(matches!(hasty.secrets(APP).await, Err(ProviderError::Busy { .. })));
@@ -310,7 +312,7 @@ async fn its_rate_limits_are_held_by_us_and_else_obeyed() {
     let stand_in = StandIn::start();
     stand_in.app(APP, &[Made { id: "m1", state: "started" }]);
     stand_in.limit_rate();
-    let paced = client(&stand_in, &stand_in.user_token(), Manner { tries: 1, paced: true, ..BRISK });
+    let paced = client(&stand_in, &stand_in.user_token(), Manner { tries: 1, paced: true, ..brisk() });
     for _ in 0..5 {
         paced.secrets(APP).await.unwrap();
     }

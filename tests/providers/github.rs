@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -15,7 +16,7 @@ use reseal::{
 };
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{BRISK, PATIENCE, secret};
+use super::at_hand::{PATIENCE, manner, secret};
 use crate::support::{
     python,
     vendors::{
@@ -32,7 +33,13 @@ fn start() -> StandIn {
 }
 
 fn client(stand_in: &StandIn) -> GitHub {
-    GitHub::new(stand_in.vendor.url(), secret(&stand_in.token()), REPOSITORY.parse().unwrap(), BRISK).unwrap()
+    GitHub::new(
+        stand_in.vendor.url(),
+        Arc::new(secret(&stand_in.token())),
+        REPOSITORY.parse().unwrap(),
+        manner(),
+    )
+    .unwrap()
 }
 
 async fn end(workflow: &Workflow, run: u64) -> Conclusion {

@@ -11,6 +11,7 @@ pub(crate) mod oracle;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod prism;
+pub(crate) mod redis;
 pub(crate) mod supervisor;
 pub(crate) mod tenants;
 pub(crate) mod vendors;

@@ -229,7 +229,7 @@ fn start_at(port: u16) -> String {
 
 /// A port that nothing listens on, below those that the kernel gives to outgoing connections: a stopped server must
 /// find it free again.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let port = rand::random_range(20_000..32_000);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() {
@@ -253,7 +253,7 @@ pub(crate) fn programs() -> PathBuf {
     initdb.parent().expect("a file is in a folder").to_owned()
 }
 
-fn make_certificates(folder: &Path) {
+pub(crate) fn make_certificates(folder: &Path) {
     let script = include_str!("certificates.sh");
     let made = unprivileged("sh").arg("-c").arg(script).current_dir(folder).output().expect("sh runs");
     assert!(made.status.success(), "openssl failed:\n{}", String::from_utf8_lossy(&made.stdout));

@@ -16,6 +16,8 @@ use crate::{
 
 const PROVIDER: &str = "postgres";
 
+const NOT_TRUSTED: &str = "TLS was refused, or the certificate not trusted";
+
 /// Logs in with a URL and runs `SELECT 1`.
 ///
 /// The server's certificate and its name are verified, whatever the URL's `sslmode` says, except on loopback and
@@ -81,7 +83,9 @@ fn judged(error: &Error) -> Life {
             }
         }
         Error::Configuration(_) => not_asked(PROVIDER, "its URL has a parameter that is none"),
-        Error::Tls(_) => not_now(PROVIDER, "TLS was refused, or the certificate not trusted"),
+        Error::Tls(_) => not_now(PROVIDER, NOT_TRUSTED),
+        // rustls's verdict on a certificate comes through the socket.
+        Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => not_now(PROVIDER, NOT_TRUSTED),
         Error::Io(_) => not_now(PROVIDER, "it was not reached"),
         _ => not_now(PROVIDER, "it does not speak as a server of PostgreSQL"),
     }

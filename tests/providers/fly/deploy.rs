@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use super::{APP, client, person};
 use crate::{
-    providers::{BRISK, PATIENCE, secret},
+    providers::at_hand::{PATIENCE, manner, secret},
     support::vendors::{
         Fault, Rule,
         fly::{Fly as StandIn, Made},
@@ -196,9 +196,9 @@ async fn an_empty_list_and_one_that_lacks_a_machine_prove_nothing() {
 async fn a_credential_that_may_not_is_an_error_of_the_provider() {
     let stand_in = staged(&TWO).await;
     let (_, value) = stand_in.token("t", "deploy_organization", json!({}));
-    let fly = client(&stand_in, &value, BRISK);
+    let fly = client(&stand_in, &value, manner());
     Deploy { fly, ..deploy(&stand_in, PATIENCE) }.run().await.unwrap();
-    let fly = client(&stand_in, "fm2_wrong", BRISK);
+    let fly = client(&stand_in, "fm2_wrong", manner());
     let error = Deploy { fly, ..deploy(&stand_in, PATIENCE) }.run().await.unwrap_err();
     assert!(matches!(error, DeployError::Provider(ProviderError::Unauthorized { .. })));
 }

@@ -7,8 +7,10 @@ pub(crate) mod control_plane;
 pub(crate) mod fly;
 pub(crate) mod fresh;
 pub(crate) mod github;
+pub(crate) mod neon;
 pub(crate) mod resend;
 pub(crate) mod stripe;
+pub(crate) mod upstash;
 
 use std::{
     sync::{Arc, LazyLock, Mutex},
@@ -56,6 +58,11 @@ impl Rule {
         Self { method, path: path.to_owned(), skip: 0, left: 1, fault }
     }
 
+    /// The request after the next `count`, whatever it is.
+    pub(crate) fn any_after(count: usize, fault: Fault) -> Self {
+        Self::next("", "", fault).after(count)
+    }
+
     /// Every one from now on.
     pub(crate) fn every(method: &'static str, path: &str, fault: Fault) -> Self {
         Self { left: usize::MAX, ..Self::next(method, path, fault) }
@@ -88,7 +95,9 @@ struct Gate {
 impl Gate {
     fn fault(&self, method: &str, path: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().expect("a test that panicked ends anyway");
-        for rule in rules.iter_mut().filter(|rule| rule.method == method && path.contains(&rule.path)) {
+        let matches =
+            |rule: &&mut Rule| (rule.method.is_empty() || rule.method == method) && path.contains(&rule.path);
+        for rule in rules.iter_mut().filter(matches) {
             if rule.skip > 0 {
                 rule.skip -= 1;
             } else if rule.left > 0 {
@@ -168,8 +177,17 @@ impl Drop for Vendor {
     }
 }
 
-/// Lets a request through, or not.
+/// Lets a request through, or not. What has arrived is done to its end, even if the client no longer waits.
 async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    match tokio::spawn(act(gate, request, next)).await {
+        Ok(Some(response)) => response,
+        // Ends the connection's task without the panic hook's noise, and with it the connection.
+        _ => std::panic::resume_unwind(Box::new("the reply is lost")),
+    }
+}
+
+/// The reply, or `None` if it is lost.
+async fn act(gate: Arc<Gate>, request: Request, next: Next) -> Option<Response> {
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let (method, path) = (parts.method.to_string(), parts.uri.to_string());
@@ -197,11 +215,7 @@ async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Re
         watcher(&seen);
     }
     gate.seen.lock().expect("a test that panicked ends anyway").push(seen);
-    match response.filter(|_| !lost) {
-        Some(response) => response,
-        // Ends the connection's task without the panic hook's noise, and with it the connection.
-        None => std::panic::resume_unwind(Box::new("the reply is lost")),
-    }
+    response.filter(|_| !lost)
 }
 
 fn again(parts: &Parts, body: &Bytes) -> Request {

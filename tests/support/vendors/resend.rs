@@ -197,28 +197,32 @@ enum Need {
 
 impl Team {
     /// The id of the key of a call, or why it is turned away.
-    fn admit(&mut self, headers: &HeaderMap, need: Need) -> Result<Key, Response> {
+    fn admit(&mut self, headers: &HeaderMap, need: Need) -> Result<Key, Box<Response>> {
         self.calls.retain(|call| call.elapsed() < Duration::from_secs(1));
         if self.limit.is_some_and(|limit| self.calls.len() >= limit) {
             let message = "Too many requests. You can only make 5 requests per second.";
             let error = error(429, "rate_limit_exceeded", message);
-            return Err(([("retry-after", "1"), ("ratelimit-remaining", "0")], error).into_response());
+            return Err(Box::new(
+                ([("retry-after", "1"), ("ratelimit-remaining", "0")], error).into_response(),
+            ));
         }
         self.calls.push_back(Instant::now());
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         if header("user-agent").is_none() {
-            return Err(error(403, "validation_error", "A User-Agent header is required"));
+            return Err(error(403, "validation_error", "A User-Agent header is required").into());
         }
         let Some(token) = header("authorization").and_then(|text| text.strip_prefix("Bearer ")) else {
-            return Err(error(401, "missing_api_key", "Missing API key in the authorization header"));
+            return Err(error(401, "missing_api_key", "Missing API key in the authorization header").into());
         };
         let known = self.keys.iter_mut().find(|key| key.token == token && key.deleted != Some(0));
-        let Some(key) = known else { return Err(error(401, "validation_error", "API key is invalid")) };
+        let Some(key) = known else {
+            return Err(error(401, "validation_error", "API key is invalid").into());
+        };
         key.deleted = key.deleted.map(|left| left - 1);
         key.last_used = Some("2026-11-22 06:00:00.5+00".to_owned());
         if key.sending_only && need == Need::Everything {
             let message = "This API key is restricted to only send emails";
-            return Err(error(401, "restricted_api_key", message));
+            return Err(error(401, "restricted_api_key", message).into());
         }
         Ok(key.clone())
     }
@@ -245,7 +249,7 @@ type Asked = Query<BTreeMap<String, String>>;
 async fn list_keys(State(team): State<Shared>, Query(query): Asked, headers: HeaderMap) -> Response {
     let mut team = team.lock().unwrap();
     if let Err(refusal) = team.admit(&headers, Need::Everything) {
-        return refusal;
+        return *refusal;
     }
     let now = team.keys.iter().filter(|key| key.deleted.is_none()).map(Key::listed).collect();
     let all = match &mut team.stale {
@@ -261,7 +265,7 @@ async fn list_keys(State(team): State<Shared>, Query(query): Asked, headers: Hea
 async fn create_key(State(team): State<Shared>, headers: HeaderMap, body: Bytes) -> Response {
     let mut team = team.lock().unwrap();
     if let Err(refusal) = team.admit(&headers, Need::Everything) {
-        return refusal;
+        return *refusal;
     }
     let body: Value = serde_json::from_slice(&body).unwrap();
     let Some(name) = body["name"].as_str().filter(|name| !name.is_empty()) else {
@@ -290,7 +294,7 @@ async fn create_key(State(team): State<Shared>, headers: HeaderMap, body: Bytes)
 async fn delete_key(State(team): State<Shared>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let mut team = team.lock().unwrap();
     if let Err(refusal) = team.admit(&headers, Need::Everything) {
-        return refusal;
+        return *refusal;
     }
     let lag = team.lag;
     let Some(key) = team.keys.iter_mut().find(|key| key.id == id && key.deleted.is_none()) else {
@@ -303,7 +307,7 @@ async fn delete_key(State(team): State<Shared>, Path(id): Path<String>, headers:
 async fn list_domains(State(team): State<Shared>, Query(query): Asked, headers: HeaderMap) -> Response {
     let mut team = team.lock().unwrap();
     if let Err(refusal) = team.admit(&headers, Need::Everything) {
-        return refusal;
+        return *refusal;
     }
     let listed = |domain: &Domain| {
         json!({
@@ -322,7 +326,7 @@ async fn send(State(team): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
     let mut team = team.lock().unwrap();
     let key = match team.admit(&headers, Need::Sending) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let idempotency_key =
         headers.get("idempotency-key").map(|value| format!("{}/{}", key.id, value.to_str().unwrap()));
@@ -370,7 +374,7 @@ async fn send(State(team): State<Shared>, headers: HeaderMap, body: Bytes) -> Re
 async fn email(State(team): State<Shared>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let mut team = team.lock().unwrap();
     if let Err(refusal) = team.admit(&headers, Need::Everything) {
-        return refusal;
+        return *refusal;
     }
     let (looks, fate) = team.fate;
     let Some(email) = team.emails.iter_mut().find(|email| email.id == id) else {

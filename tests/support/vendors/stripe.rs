@@ -283,7 +283,7 @@ impl Books {
         shown
     }
 
-    fn admit(&self, headers: &HeaderMap, full: bool) -> Result<Key, Response> {
+    fn admit(&self, headers: &HeaderMap, full: bool) -> Result<Key, Box<Response>> {
         let text = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
         let value = match text.strip_prefix("Basic ") {
             Some(encoded) => {
@@ -293,21 +293,23 @@ impl Books {
             None => text.trim_start_matches("Bearer ").to_owned(),
         };
         if value.is_empty() {
-            return Err(error(401, None, "You did not provide an API key."));
+            return Err(error(401, None, "You did not provide an API key.").into());
         }
         let shown =
             format!("{}****{}", &value[..value.len().min(8)], &value[value.len().saturating_sub(4)..]);
         let Some(key) = self.keys.iter().find(|key| key.value == value) else {
-            return Err(error(401, None, &format!("Invalid API Key provided: {shown}")));
+            return Err(error(401, None, &format!("Invalid API Key provided: {shown}")).into());
         };
         if key.expires.is_some_and(|at| at <= self.now()) {
-            return Err(error(401, Some("api_key_expired"), &format!("Expired API Key provided: {shown}")));
+            return Err(
+                error(401, Some("api_key_expired"), &format!("Expired API Key provided: {shown}")).into()
+            );
         }
         if full && key.restricted {
             let message = format!(
                 "The provided key '{shown}' does not have the required permissions for this endpoint"
             );
-            return Err(error(403, None, &message));
+            return Err(error(403, None, &message).into());
         }
         Ok(key.clone())
     }
@@ -343,7 +345,7 @@ fn page(url: &str, all: Vec<Value>, query: &Form) -> Response {
 async fn balance(State(books): State<Shared>, headers: HeaderMap) -> Response {
     let key = match books.lock().unwrap().admit(&headers, true) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let amount = json!([{ "amount": 0, "currency": "usd", "source_types": { "card": 0 } }]);
     let balance =
@@ -354,7 +356,7 @@ async fn balance(State(books): State<Shared>, headers: HeaderMap) -> Response {
 async fn account(State(books): State<Shared>, headers: HeaderMap) -> Response {
     match books.lock().unwrap().admit(&headers, true) {
         Ok(key) => Json(json!({ "id": key.account, "object": "account" })).into_response(),
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -362,7 +364,7 @@ async fn events(State(books): State<Shared>, RawQuery(query): RawQuery, headers:
     let books = books.lock().unwrap();
     let key = match books.admit(&headers, false) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let query = fields(query.unwrap_or_default().as_bytes());
     let asked = |name: &str| query.iter().find(|field| field.0 == name).map(|field| field.1.as_str());
@@ -386,7 +388,7 @@ async fn checkout(State(books): State<Shared>, headers: HeaderMap) -> Response {
             let url = format!("https://checkout.stripe.com/c/pay/{id}");
             Json(json!({ "id": id, "object": "checkout.session", "url": url })).into_response()
         }
-        Err(refusal) => refusal,
+        Err(refusal) => *refusal,
     }
 }
 
@@ -398,7 +400,7 @@ async fn list_endpoints(
     let books = books.lock().unwrap();
     let key = match books.admit(&headers, false) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let own = books.endpoints.iter().filter(|endpoint| endpoint.belongs_to(&key)).map(Endpoint::shown);
     page("/v1/webhook_endpoints", own.collect(), &fields(query.unwrap_or_default().as_bytes()))
@@ -414,7 +416,7 @@ async fn read_endpoint(State(books): State<Shared>, Path(id): Path<String>, head
     let books = books.lock().unwrap();
     let key = match books.admit(&headers, false) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let found = books.endpoints.iter().find(|endpoint| endpoint.id == id && endpoint.belongs_to(&key));
     found.map_or_else(no_such_endpoint, |endpoint| Json(endpoint.shown()).into_response())
@@ -428,7 +430,7 @@ async fn delete_endpoint(
     let mut books = books.lock().unwrap();
     let key = match books.admit(&headers, false) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let found = books.endpoints.iter().position(|endpoint| endpoint.id == id && endpoint.belongs_to(&key));
     let Some(found) = found else { return no_such_endpoint() };
@@ -440,7 +442,7 @@ async fn create_endpoint(State(books): State<Shared>, headers: HeaderMap, body: 
     let mut books = books.lock().unwrap();
     let key = match books.admit(&headers, false) {
         Ok(key) => key,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let form = fields(&body);
     let idempotency_key =

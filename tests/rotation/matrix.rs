@@ -1,0 +1,273 @@
+//! Every recipe, dying or failing at every step: at every instant the consumers have a credential that works, and in the end
+//! there is exactly one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+};
+
+use reseal::rotation::{
+    Asked, Ending, Hook, Moment, Rotation, SecretName, open_rotation,
+    recipe::{Action, Overlap, Strategy},
+};
+use tokio::sync::Notify;
+
+use super::world::{World, manner};
+use crate::support::vendors::{Fault, Rule};
+
+/// What happens to a rotation at one step.
+#[derive(Debug, Clone)]
+enum Blow {
+    /// The process dies.
+    Dies(Moment),
+    /// The request of this number in the step has this fault.
+    Fails(usize, Fault),
+}
+
+/// How a rotation went.
+struct Journey {
+    /// How many requests each step made, in a row without blows.
+    requests: BTreeMap<&'static str, usize>,
+    ending: Ending,
+}
+
+/// What was so before.
+struct Before {
+    old: Vec<String>,
+    live: BTreeMap<String, String>,
+}
+
+fn strategy(secret: SecretName, name: &str) -> &'static Strategy {
+    secret.recipe().strategy(Some(name)).unwrap()
+}
+
+/// Takes a rotation of a new world from its beginning to its end, with one blow on the way.
+async fn travel(secret: SecretName, name: &'static str, blow: Option<(&'static str, Blow)>) -> Journey {
+    let world = Arc::new(World::start(secret).await);
+    world.prepare(secret, name).await;
+    let before = Before { old: world.in_use(secret), live: world.live(secret) };
+    let (died, requests) = (Arc::new(Notify::new()), Arc::new(Mutex::new(BTreeMap::new())));
+    let hook = hook(Arc::clone(&world), secret, strategy(secret, name), blow.clone(), &died, &requests);
+    let (armed, plain) = (manner(hook), manner(Hook::default()));
+    let asked = Asked { stage: Some(false), ..Asked::default() };
+    let mut rotation = Rotation::open(world.tools(&armed), secret, strategy(secret, name), asked).await.unwrap();
+    let mut ending = tokio::select! {
+        ending = rotation.advance() => Some(ending.unwrap()),
+        () = died.notified() => None,
+    };
+    drop(rotation);
+    for _ in 0..6 {
+        if matches!(ending, Some(Ending::Done { .. } | Ending::RolledBack { .. })) {
+            break;
+        }
+        world.vendors().iter().for_each(|vendor| vendor.heal());
+        world.bury().await;
+        world.time_passes(secret, name, &before).await;
+        let row = open_rotation(world.store.as_ref(), Some(secret)).await.unwrap().expect("it is not over");
+        let mut rotation = Rotation::resume(world.tools(&plain), &row).await.unwrap();
+        rotation.unpark().await.unwrap();
+        ending = Some(rotation.advance().await.unwrap());
+    }
+    let ending = ending.expect("it went on");
+    world.vendors().iter().for_each(|vendor| vendor.heal());
+    judge(&world, secret, name, &before, &ending, &format!("{secret} {name} {blow:?}")).await;
+    let requests = requests.lock().unwrap().clone();
+    Journey { requests, ending }
+}
+
+/// Counts requests, checks what must hold at every instant, and strikes.
+fn hook(
+    world: Arc<World>,
+    secret: SecretName,
+    strategy: &'static Strategy,
+    blow: Option<(&'static str, Blow)>,
+    died: &Arc<Notify>,
+    requests: &Arc<Mutex<BTreeMap<&'static str, usize>>>,
+) -> Hook {
+    let (died, requests) = (Arc::clone(died), Arc::clone(requests));
+    let struck = Arc::new(Mutex::new(false));
+    Hook::new(move |step, moment| {
+        let (world, died, struck) = (Arc::clone(&world), Arc::clone(&died), Arc::clone(&struck));
+        let seen = || world.vendors().iter().map(|vendor| vendor.seen().len()).sum::<usize>();
+        match moment {
+            Moment::BeforeCall => drop(requests.lock().unwrap().insert(step, seen())),
+            Moment::AfterCall => {
+                let mut requests = requests.lock().unwrap();
+                let begun = requests.get(step).copied().unwrap_or_default();
+                requests.insert(step, seen() - begun);
+                world.vendors().iter().for_each(|vendor| vendor.heal());
+            }
+            Moment::AfterRecord => {}
+        }
+        let now = blow.clone().filter(|(at, _)| *at == step).map(|(_, blow)| blow);
+        async move {
+            world.every_instant(secret, strategy, step).await;
+            match now {
+                Some(Blow::Dies(at)) if at == moment && !std::mem::replace(&mut *struck.lock().unwrap(), true) => {
+                    died.notify_one();
+                    std::future::pending::<()>().await;
+                }
+                Some(Blow::Fails(number, fault)) if moment == Moment::BeforeCall => {
+                    if !std::mem::replace(&mut *struck.lock().unwrap(), true) {
+                        for vendor in world.vendors() {
+                            vendor.fault(Rule::any_after(number, fault.clone()));
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    })
+}
+
+impl World {
+    /// What a person and the table have ready.
+    async fn prepare(&self, secret: SecretName, strategy: &str) {
+        self.fly.token("somebody else's", "deploy_organization", serde_json::json!({}));
+        self.resend.key("somebody else's", true);
+        let given = match (secret, strategy) {
+            (SecretName::StripeApiKey, _) => self.stripe.key("sk_live_", "acct_1"),
+            (SecretName::StripeWebhookSecret, "dashboard") => self.stripe.roll(&self.endpoint, 86_400),
+            (SecretName::ResendFromEmail, _) => "Molecule <hello@moleculesai.app>".to_owned(),
+            _ => return,
+        };
+        *self.person.gives.lock().unwrap() = Some(format!("{given}\n"));
+    }
+
+    /// What only time brings: Stripe ends what it said it would.
+    async fn time_passes(&self, secret: SecretName, strategy: &str, before: &Before) {
+        match (secret, strategy) {
+            (SecretName::StripeApiKey, _) => before.old.iter().for_each(|old| self.stripe.expire(old, -1)),
+            (SecretName::StripeWebhookSecret, "dashboard") => {
+                // A day is over for the journal and for Stripe, once the new secret is in use.
+                if self.in_use(secret) != before.old {
+                    self.stripe.advance(86_400);
+                    self.execute("UPDATE reseal_rotation_records SET at = at - 86400000").await;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// What must hold at every boundary.
+    async fn every_instant(&self, secret: SecretName, strategy: &'static Strategy, step: &str) {
+        if strategy.overlap != Overlap::None {
+            for value in self.in_use(secret) {
+                assert!(self.is_live(secret, &value), "at {step} a machine has a dead {secret}");
+            }
+            if let Some(value) = self.github.secret(secret.as_str()) {
+                assert!(self.is_live(secret, &value), "at {step} the workflow has a dead {secret}");
+            }
+        }
+        let old = self.old_value(secret).await;
+        let revoke = strategy.steps.iter().position(|step| matches!(step.action, Action::Revoke(_)));
+        if let (Some(old), Some(revoke)) = (old, revoke)
+            && !self.is_live(secret, &old)
+        {
+            let row = &self.store.rotations(Some(secret.as_str())).await.unwrap()[0];
+            let records = self.store.rotation_records(&row.rotation_id).await.unwrap();
+            let done: BTreeSet<_> =
+                records.iter().filter(|record| record.event == "succeeded").map(|record| &*record.step).collect();
+            for proof in &strategy.steps[..revoke] {
+                assert!(done.contains(proof.name), "revoked at {step}, before {} was done", proof.name);
+            }
+        }
+    }
+
+    /// The value that was adopted, while the journal has it.
+    async fn old_value(&self, secret: SecretName) -> Option<String> {
+        let known = self.store.credentials(Some(secret.as_str())).await.unwrap();
+        let old = known.into_iter().find(|known| known.rotation_id.is_none())?;
+        let value = self.vault.open(&old.credential_id, &old.sealed?)?;
+        Some(value.expose().to_owned())
+    }
+}
+
+/// What must be so in the end.
+async fn judge(
+    world: &World,
+    secret: SecretName,
+    name: &str,
+    before: &Before,
+    ending: &Ending,
+    of: &str,
+) {
+    let (now, live) = (world.in_use(secret), world.live(secret));
+    let known = world.store.credentials(Some(secret.as_str())).await.unwrap();
+    let current: Vec<_> = known.iter().filter(|known| known.state.as_str() == "current").collect();
+    assert_eq!(current.len(), 1, "{of}: {} current credentials", current.len());
+    let recorded = world.vault.open(&current[0].credential_id, current[0].sealed.as_ref().unwrap()).unwrap();
+    assert!(now.iter().all(|value| value == recorded.expose()), "{of}: the journal and the machines differ");
+    assert!(world.is_live(secret, &now[0]), "{of}: what is in use is dead");
+    assert!(known.iter().all(|known| known.state.as_str() != "stray"), "{of}: a stray is left");
+    if secret == SecretName::FlyApiToken {
+        assert_eq!(world.github.secret(secret.as_str()).as_ref(), Some(&now[0]), "{of}: the two places differ");
+    }
+    assert!(world.control_plane.orgs().is_empty(), "{of}: a test organization is left");
+    match ending {
+        Ending::Done { confirmed } => {
+            assert!(confirmed, "{of}: the death of the old one was not confirmed");
+            assert_ne!(now, before.old, "{of}: nothing changed");
+            let dies = secret != SecretName::ResendFromEmail;
+            assert_eq!(world.is_live(secret, &before.old[0]), !dies, "{of}: the old one");
+            // One more than the others, whoever made them: what came and what went are one each.
+            assert_eq!(live.len(), before.live.len(), "{of}: {live:?} was {:?}", before.live);
+            let others = before.live.iter().filter(|(id, _)| live.contains_key(*id)).count();
+            let named = name != "dashboard" && !before.live.is_empty() && name != "reset";
+            assert!(others + usize::from(named) >= before.live.len(), "{of}: somebody else's was revoked");
+        }
+        Ending::RolledBack { .. } => {
+            assert_eq!(now, before.old, "{of}: it was not written back");
+            assert_eq!(live, before.live, "{of}: what it minted is left");
+        }
+        Ending::Parked(wait) => panic!("{of}: still parked: {}", wait.what),
+    }
+}
+
+/// A road, struck at every step in every way.
+async fn matrix(secret: SecretName, name: &'static str) {
+    let clean = travel(secret, name, None).await;
+    assert!(matches!(clean.ending, Ending::Done { .. }));
+    let (mut cases, mut done, mut rolled_back) = (1, 1, 0);
+    let mut count = |ending: &Ending| {
+        cases += 1;
+        match ending {
+            Ending::Done { .. } => done += 1,
+            _ => rolled_back += 1,
+        }
+    };
+    for step in strategy(secret, name).steps {
+        for moment in [Moment::BeforeCall, Moment::AfterCall, Moment::AfterRecord] {
+            count(&travel(secret, name, Some((step.name, Blow::Dies(moment)))).await.ending);
+        }
+        for number in 0..clean.requests.get(step.name).copied().unwrap_or_default().min(REQUESTS) {
+            for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Twice, Fault::Refuse(500, "{}"), Fault::Refuse(403, "{}")] {
+                count(&travel(secret, name, Some((step.name, Blow::Fails(number, fault)))).await.ending);
+            }
+        }
+    }
+    println!("{secret} {name}: {cases} cases, {done} done, {rolled_back} rolled back");
+}
+
+/// Requests of a step that are struck one by one, at most; what comes after them is more of the same.
+const REQUESTS: usize = 6;
+
+macro_rules! roads {
+    ($($test:ident: $secret:ident, $strategy:literal;)*) => {$(
+        #[tokio::test]
+        async fn $test() {
+            matrix(SecretName::$secret, $strategy).await;
+        }
+    )*};
+}
+
+roads! {
+    fly_api_token: FlyApiToken, "two-tokens";
+    neon_api_key: NeonApiKey, "two-keys";
+    database_url_reset: DatabaseUrl, "reset";
+    resend_api_key: ResendApiKey, "two-keys";
+    resend_from_email: ResendFromEmail, "address";
+    stripe_api_key: StripeApiKey, "dashboard";
+    stripe_webhook_secret_dashboard: StripeWebhookSecret, "dashboard";
+    stripe_webhook_secret_second_endpoint: StripeWebhookSecret, "second-endpoint";
+}
