@@ -202,7 +202,9 @@ impl Client {
     fn classify(&self, name: &'static str, reply: &Reply) -> Option<ProviderError> {
         let provider = self.rules.provider;
         let status = reply.status.as_u16();
-        if status == 429 || self.rules.not_begun.contains(&status) {
+        // GitHub says so of its rate limits; who takes it for a refusal throws a good credential away.
+        let is_limited = status == 403 && (reply.retry_after.is_some() || reply.mentions("rate limit"));
+        if status == 429 || is_limited || self.rules.not_begun.contains(&status) {
             return Some(ProviderError::Busy {
                 provider,
                 call: name,

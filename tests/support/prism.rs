@@ -7,7 +7,7 @@
 use std::{
     env, fs,
     fs::File,
-    io::{BufRead, BufReader},
+    io::{self, BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -90,7 +90,13 @@ pub(crate) fn spec(file: &str) -> Option<PathBuf> {
     if spec.exists() {
         return Some(spec);
     }
-    println!("SKIPPED: no {file} in {}: set RESEAL_SPECS to the folder of specifications", folder.display());
+    // Not println!, which nobody sees of a test that passes.
+    writeln!(
+        io::stderr(),
+        "SKIPPED: no {} (RESEAL_SPECS names the folder of specifications)",
+        spec.display()
+    )
+    .expect("stderr takes a line");
     None
 }
 

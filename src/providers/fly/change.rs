@@ -35,6 +35,17 @@ pub enum DeployError {
     Contended(String),
 }
 
+impl DeployError {
+    /// Whether another look at the machine may find it gone. Where nobody knows what an update did, the machine does.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Held { .. } | Self::Contended(_) => true,
+            Self::Provider(error) => error.is_transient(),
+            Self::NoMachines(_) | Self::NotHealthy(_) => false,
+        }
+    }
+}
+
 /// Who holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder(pub Option<String>);
@@ -83,49 +94,43 @@ impl Changing<'_> {
     }
 
     async fn update(&self, id: &str, lease: &mut Option<Lease>) -> Result<Updated, DeployError> {
-        let mut obstacle = DeployError::Contended(id.to_owned());
+        let mut wait = self.patience.begin();
         let mut sent = Updated::Before;
-        let updated = self.patience.until(async || {
-            match self.fly.lease(self.app, id, LEASE, lease.as_ref()).await {
-                Ok(Leased::Ours(held)) => *lease = Some(held),
-                Ok(Leased::Held(by)) => {
-                    *lease = None;
-                    obstacle = DeployError::Held { machine: id.to_owned(), by: Holder(by) };
-                    return Ok(None);
-                }
-                // A lease that was ours and whose nonce we never saw ends in time.
-                Err(error) if error.is_transient() => {
-                    obstacle = error.into();
-                    return Ok(None);
-                }
+        loop {
+            match self.attempt(id, lease, &mut sent).await {
+                Ok(()) => return Ok(sent),
+                Err(error) if error.may_pass() && wait.pause().await => {}
                 Err(error) => return Err(error),
             }
-            let held = lease.as_ref().expect("every other arm has returned");
-            let machine = self.fly.machine(self.app, id).await?;
-            if self.change.is_done(&machine) {
-                return Ok(Some(sent));
+        }
+    }
+
+    /// Reads a machine and updates what was read, under a lease. `sent` is what it was told so far.
+    async fn attempt(
+        &self,
+        id: &str,
+        lease: &mut Option<Lease>,
+        sent: &mut Updated,
+    ) -> Result<(), DeployError> {
+        let held = match self.fly.lease(self.app, id, LEASE, lease.as_ref()).await? {
+            Leased::Ours(held) => lease.insert(held),
+            Leased::Held(by) => {
+                *lease = None;
+                return Err(DeployError::Held { machine: id.to_owned(), by: Holder(by) });
             }
-            let config = self.changed(&machine)?;
-            let update = Update { of: &machine, config: &config, min_secrets_version: self.version };
-            sent = if machine.is_up() { Updated::Launched } else { Updated::Asleep };
-            match self.fly.update(self.app, &update, held).await {
-                Ok(_) => Ok(Some(sent)),
-                // Somebody deployed after we read: theirs is read, and kept. And where nobody knows what was done, the
-                // machine does.
-                Err(ProviderError::Refused { status: 409, .. }) => {
-                    obstacle = DeployError::Contended(id.to_owned());
-                    Ok(None)
-                }
-                Err(error) if error.is_transient() => {
-                    obstacle = error.into();
-                    Ok(None)
-                }
-                Err(error) => Err(error),
-            }
-        });
-        match updated.await? {
-            Some(updated) => Ok(updated),
-            None => Err(obstacle),
+        };
+        let machine = self.fly.machine(self.app, id).await?;
+        if self.change.is_done(&machine) {
+            return Ok(());
+        }
+        let config = self.changed(&machine)?;
+        let update = Update { of: &machine, config: &config, min_secrets_version: self.version };
+        *sent = if machine.is_up() { Updated::Launched } else { Updated::Asleep };
+        match self.fly.update(self.app, &update, held).await {
+            Ok(_) => Ok(()),
+            // Somebody deployed after we read: theirs will be read, and kept.
+            Err(ProviderError::Refused { status: 409, .. }) => Err(DeployError::Contended(id.to_owned())),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -142,28 +147,32 @@ impl Changing<'_> {
 
     /// Waits until a machine that we started is healthy, and keeps others from changing it meanwhile.
     async fn healthy(&self, id: &str, lease: &mut Option<Lease>) -> Result<(), DeployError> {
-        let healthy = self.patience.until(async || {
-            if self.fly.machine(self.app, id).await?.is_healthy() {
-                return Ok(Some(()));
-            }
+        let mut wait = self.patience.begin();
+        while !self.fly.machine(self.app, id).await?.is_healthy() {
             if let Some(held) = lease.as_ref()
                 && let Ok(Leased::Ours(renewed)) = self.fly.lease(self.app, id, LEASE, Some(held)).await
             {
                 *lease = Some(renewed);
             }
-            Ok::<_, ProviderError>(None)
-        });
-        healthy.await?.ok_or_else(|| DeployError::NotHealthy(id.to_owned()))
+            if !wait.pause().await {
+                return Err(DeployError::NotHealthy(id.to_owned()));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until a machine that was done before is healthy, or is asleep as many are when nobody asks.
     pub(super) async fn settled(&self, id: &str) -> Result<(), DeployError> {
-        let settled = self.patience.until(async || {
+        let mut wait = self.patience.begin();
+        loop {
             let machine = self.fly.machine(self.app, id).await?;
-            let is_asleep = matches!(machine.state.as_str(), "stopped" | "suspended");
-            Ok::<_, ProviderError>((is_asleep || machine.is_healthy()).then_some(()))
-        });
-        settled.await?.ok_or_else(|| DeployError::NotHealthy(id.to_owned()))
+            if machine.is_healthy() || machine.is_asleep() {
+                return Ok(());
+            }
+            if !wait.pause().await {
+                return Err(DeployError::NotHealthy(id.to_owned()));
+            }
+        }
     }
 }
 

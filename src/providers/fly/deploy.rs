@@ -69,12 +69,17 @@ impl Deploy {
     }
 
     async fn serving(&self) -> Result<Vec<Machine>, DeployError> {
-        let listed = async || {
+        let mut wait = self.patience.begin();
+        loop {
             let mut machines = self.fly.machines(&self.app).await?;
             machines.retain(Machine::serves);
-            Ok::<_, ProviderError>((!machines.is_empty()).then_some(machines))
-        };
-        self.patience.until(listed).await?.ok_or_else(|| DeployError::NoMachines(self.app.clone()))
+            if !machines.is_empty() {
+                return Ok(machines);
+            }
+            if !wait.pause().await {
+                return Err(DeployError::NoMachines(self.app.clone()));
+            }
+        }
     }
 }
 

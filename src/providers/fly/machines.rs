@@ -49,6 +49,11 @@ impl Machine {
         matches!(self.state.as_str(), "started" | "starting" | "failed")
     }
 
+    /// Whether it was put to sleep, or ended.
+    pub fn is_asleep(&self) -> bool {
+        matches!(self.state.as_str(), "stopped" | "suspended")
+    }
+
     /// Whether it is started and all its checks pass. Where some are configured, one at least must have spoken.
     pub fn is_healthy(&self) -> bool {
         let checks = |config: &Value| match &config["checks"] {
@@ -220,7 +225,7 @@ impl Fly {
     /// The value itself does not leave the machine, whose image must have `sh` and `sha256sum`.
     ///
     /// # Errors
-    /// A name that no shell takes is refused here; [`ProviderError::Unexpected`] when the command failed.
+    /// [`ProviderError::NotAsked`] for a name that no shell takes; [`ProviderError::Unexpected`] when the command failed.
     pub async fn secret_digest(
         &self,
         app: &str,
@@ -232,8 +237,8 @@ impl Fly {
             && !variable.starts_with(|first: char| first.is_ascii_digit())
             && variable.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
         if !is_a_name {
-            let code = Some("not_a_variable".to_owned());
-            return Err(ProviderError::Refused { provider: PROVIDER, call: name, status: 400, code });
+            let why = "its environment has no variable of such a name";
+            return Err(ProviderError::NotAsked { provider: PROVIDER, call: name, why });
         }
         let script = format!("printf %s \"${variable}\" | sha256sum");
         let body = json!({ "command": ["sh", "-c", script], "timeout": 10 });

@@ -4,7 +4,9 @@
 //! A stand-in is checked against the vendor's own specification where that is at hand (`tests/providers/`).
 
 pub(crate) mod control_plane;
+pub(crate) mod fly;
 pub(crate) mod fresh;
+pub(crate) mod github;
 pub(crate) mod neon;
 pub(crate) mod resend;
 pub(crate) mod stripe;
@@ -93,9 +95,8 @@ struct Gate {
 impl Gate {
     fn fault(&self, method: &str, path: &str) -> Option<Fault> {
         let mut rules = self.rules.lock().expect("a test that panicked ends anyway");
-        let matches = |rule: &&mut Rule| {
-            (rule.method.is_empty() || rule.method == method) && path.contains(&rule.path)
-        };
+        let matches =
+            |rule: &&mut Rule| (rule.method.is_empty() || rule.method == method) && path.contains(&rule.path);
         for rule in rules.iter_mut().filter(matches) {
             if rule.skip > 0 {
                 rule.skip -= 1;
