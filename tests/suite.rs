@@ -18,6 +18,7 @@ mod model;
 mod plan;
 mod providers;
 mod rekey;
+mod rotation;
 mod store_sqlite;
 mod support;
 mod support_works;

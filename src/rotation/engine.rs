@@ -21,7 +21,7 @@ use super::{
     state::{Course, Decision, Event, Phase, Shape, State},
 };
 use crate::{
-    providers::Patience,
+    providers::{Patience, ProviderError},
     store::{
         CredentialChange, CredentialState, NewRecord, NewRotation, RotationLease, RotationRecord,
         RotationRow, Store,
@@ -385,18 +385,30 @@ impl<'a> Rotation<'a> {
                     self.tell(at, Event::Intended, None);
                     self.record(Event::Intended, json!({}), Vec::new()).await?;
                     self.tools.manner.hook.at(self.steps[at].name, Moment::BeforeCall).await;
-                    self.held(self.act(at)).await?
+                    self.held(self.act(at)).await
                 }
-                Decision::Observe(at) => self.held(self.observe(at)).await?,
+                Decision::Observe(at) => self.held(self.observe(at)).await,
                 Decision::Undo(at) => {
                     self.tell(at, Event::Intended, None);
-                    self.held(self.undo(at)).await?
+                    self.held(self.undo(at)).await
                 }
+            };
+            let taken = match taken {
+                Err(RotationError::Provider(error)) => Self::unbegun(decision, &error),
+                taken => taken?,
             };
             let at = self.place();
             self.tools.manner.hook.at(self.steps[at].name, Moment::AfterCall).await;
             self.settle(at, taken).await?;
             self.tools.manner.hook.at(self.steps[at].name, Moment::AfterRecord).await;
+        }
+    }
+
+    /// What it means that a provider would not say what a step must know to begin. Nothing is known then of a try before.
+    fn unbegun(decision: Decision, error: &ProviderError) -> Taken {
+        match decision {
+            Decision::Observe(_) if error.is_transient() => Taken::Unknown(error.to_string()),
+            _ => Taken::of_look(error),
         }
     }
 

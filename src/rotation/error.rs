@@ -3,6 +3,7 @@
 use super::state::Illegal;
 use crate::{
     keyring::{ProofFailed, RegistryError},
+    providers::ProviderError,
     store::StoreError,
 };
 
@@ -25,6 +26,9 @@ pub enum RotationError {
         /// How to set it.
         hint: String,
     },
+    /// A provider did not say what must be known before a step can begin; nothing was changed by it.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
     /// Another process took the rotation over: this one writes no more.
     #[error("another process works on rotation {rotation_id} now")]
     Fenced {

@@ -330,9 +330,7 @@ impl Estate {
             )
         })?;
         let place = DatabasePlace::of(old)?;
-        let branch = neon.neon.default_branch(&neon.project).await.map_err(|error| {
-            RotationError::refused(error.to_string(), "check RESEAL_NEON_TOKEN and RESEAL_NEON_PROJECT")
-        })?;
+        let branch = neon.neon.default_branch(&neon.project).await?;
         let role = match which {
             Which::Same => place.role,
             Which::Other => other_role(&place.role)?,

@@ -50,7 +50,8 @@ async fn travel(secret: SecretName, name: &'static str, blow: Option<(&'static s
     let hook = hook(Arc::clone(&world), secret, strategy(secret, name), blow.clone(), &died, &requests);
     let (armed, plain) = (manner(hook), manner(Hook::default()));
     let asked = Asked { stage: Some(false), ..Asked::default() };
-    let mut rotation = Rotation::open(world.tools(&armed), secret, strategy(secret, name), asked).await.unwrap();
+    let mut rotation =
+        Rotation::open(world.tools(&armed), secret, strategy(secret, name), asked).await.unwrap();
     let mut ending = tokio::select! {
         ending = rotation.advance() => Some(ending.unwrap()),
         () = died.notified() => None,
@@ -103,7 +104,9 @@ fn hook(
         async move {
             world.every_instant(secret, strategy, step).await;
             match now {
-                Some(Blow::Dies(at)) if at == moment && !std::mem::replace(&mut *struck.lock().unwrap(), true) => {
+                Some(Blow::Dies(at))
+                    if at == moment && !std::mem::replace(&mut *struck.lock().unwrap(), true) =>
+                {
                     died.notify_one();
                     std::future::pending::<()>().await;
                 }
@@ -137,7 +140,9 @@ impl World {
     /// What only time brings: Stripe ends what it said it would.
     async fn time_passes(&self, secret: SecretName, strategy: &str, before: &Before) {
         match (secret, strategy) {
-            (SecretName::StripeApiKey, _) => before.old.iter().for_each(|old| self.stripe.expire(old, -1)),
+            (SecretName::StripeApiKey, _) if self.in_use(secret) != before.old => {
+                self.stripe.expire(&before.old[0], -1);
+            }
             (SecretName::StripeWebhookSecret, "dashboard") => {
                 // A day is over for the journal and for Stripe, once the new secret is in use.
                 if self.in_use(secret) != before.old {
@@ -166,8 +171,11 @@ impl World {
         {
             let row = &self.store.rotations(Some(secret.as_str())).await.unwrap()[0];
             let records = self.store.rotation_records(&row.rotation_id).await.unwrap();
-            let done: BTreeSet<_> =
-                records.iter().filter(|record| record.event == "succeeded").map(|record| &*record.step).collect();
+            let done: BTreeSet<_> = records
+                .iter()
+                .filter(|record| record.event == "succeeded")
+                .map(|record| &*record.step)
+                .collect();
             for proof in &strategy.steps[..revoke] {
                 assert!(done.contains(proof.name), "revoked at {step}, before {} was done", proof.name);
             }
@@ -184,14 +192,7 @@ impl World {
 }
 
 /// What must be so in the end.
-async fn judge(
-    world: &World,
-    secret: SecretName,
-    name: &str,
-    before: &Before,
-    ending: &Ending,
-    of: &str,
-) {
+async fn judge(world: &World, secret: SecretName, name: &str, before: &Before, ending: &Ending, of: &str) {
     let (now, live) = (world.in_use(secret), world.live(secret));
     let known = world.store.credentials(Some(secret.as_str())).await.unwrap();
     let current: Vec<_> = known.iter().filter(|known| known.state.as_str() == "current").collect();
@@ -201,7 +202,11 @@ async fn judge(
     assert!(world.is_live(secret, &now[0]), "{of}: what is in use is dead");
     assert!(known.iter().all(|known| known.state.as_str() != "stray"), "{of}: a stray is left");
     if secret == SecretName::FlyApiToken {
-        assert_eq!(world.github.secret(secret.as_str()).as_ref(), Some(&now[0]), "{of}: the two places differ");
+        assert_eq!(
+            world.github.secret(secret.as_str()).as_ref(),
+            Some(&now[0]),
+            "{of}: the two places differ"
+        );
     }
     assert!(world.control_plane.orgs().is_empty(), "{of}: a test organization is left");
     match ending {
@@ -241,7 +246,13 @@ async fn matrix(secret: SecretName, name: &'static str) {
             count(&travel(secret, name, Some((step.name, Blow::Dies(moment)))).await.ending);
         }
         for number in 0..clean.requests.get(step.name).copied().unwrap_or_default().min(REQUESTS) {
-            for fault in [Fault::LoseReply, Fault::LoseRequest, Fault::Twice, Fault::Refuse(500, "{}"), Fault::Refuse(403, "{}")] {
+            for fault in [
+                Fault::LoseReply,
+                Fault::LoseRequest,
+                Fault::Twice,
+                Fault::Refuse(500, "{}"),
+                Fault::Refuse(403, "{}"),
+            ] {
                 count(&travel(secret, name, Some((step.name, Blow::Fails(number, fault)))).await.ending);
             }
         }

@@ -22,11 +22,11 @@ use reseal::{
         upstash::Upstash as UpstashClient,
     },
     rotation::{
-        Billing, Cache, Estate, FlyApp, Hook, Mailer, Manner, NeonProject, Operator, Publisher, SecretName, Tools,
-        Vault, recipe::Ask,
+        Billing, Cache, Estate, FlyApp, Hook, Mailer, Manner, NeonProject, Operator, Publisher, SecretName,
+        Tools, Vault, recipe::Ask,
     },
     secret::SecretText,
-    store::{Credential, CredentialState, Registry, Store, sqlite::Sqlite},
+    store::{Credential, CredentialState, Store, sqlite::Sqlite},
 };
 use serde_json::json;
 use tempfile::TempDir;
@@ -51,12 +51,8 @@ pub(crate) const WORKFLOW: &str = "publish-platform-image.yml";
 pub(crate) const FROM: &str = "Molecule AI <noreply@moleculesai.app>";
 
 /// As fast as it goes.
-pub(crate) const BRISK: HttpManner = HttpManner {
-    timeout: Duration::from_secs(5),
-    tries: 3,
-    pause: Duration::from_millis(1),
-    paced: false,
-};
+pub(crate) const BRISK: HttpManner =
+    HttpManner { timeout: Duration::from_secs(5), tries: 3, pause: Duration::from_millis(1), paced: false };
 
 /// Enough for a server of this machine.
 pub(crate) const PATIENCE: Patience =
@@ -109,6 +105,7 @@ impl World {
         let folder = TempDir::new().unwrap();
         let fly = Arc::new(Fly::start());
         let made = |id| Made { id, state: "started" };
+        fly.hurry_leases();
         fly.app(APP, &[made("e82d"), made("e82e")]);
         fly.app(TENANTS, &[made("7a01")]);
         let judge = Arc::clone(&fly);
@@ -128,7 +125,9 @@ impl World {
         let session = fresh::value("session_");
         let environment = Arc::clone(&fly);
         let control_plane = ControlPlane::start(Surroundings {
-            environment: Box::new(move || environment.environment(APP).into_iter().next().unwrap_or_default()),
+            environment: Box::new(move || {
+                environment.environment(APP).into_iter().next().unwrap_or_default()
+            }),
             fly: (fly.machines_url(), TENANTS.to_owned()),
             neon: (neon.vendor.url().to_owned(), PROJECT.to_owned()),
             resend: resend.vendor.url().to_owned(),
@@ -183,14 +182,23 @@ impl World {
                 redis: None,
             }),
             publisher: Some(Publisher {
-                github: GitHubClient::new(self.github.vendor.url(), secret(&self.github.token()), repository, BRISK)
-                    .unwrap(),
+                github: GitHubClient::new(
+                    self.github.vendor.url(),
+                    secret(&self.github.token()),
+                    repository,
+                    BRISK,
+                )
+                .unwrap(),
                 workflow: WORKFLOW.to_owned(),
                 reference: "main".to_owned(),
             }),
             neon: Some(NeonProject {
-                neon: NeonClient::new(self.neon.vendor.url(), SecretText::new(neon.expose().to_owned()), BRISK)
-                    .unwrap(),
+                neon: NeonClient::new(
+                    self.neon.vendor.url(),
+                    SecretText::new(neon.expose().to_owned()),
+                    BRISK,
+                )
+                .unwrap(),
                 token: neon,
                 org: None,
                 project: PROJECT.to_owned(),
@@ -215,7 +223,8 @@ impl World {
                 database: self.upstash.live()[0].0.clone(),
             }),
             control_plane: Some(
-                ControlPlaneClient::new(self.control_plane.vendor.url(), Some(&secret(session)), BRISK).unwrap(),
+                ControlPlaneClient::new(self.control_plane.vendor.url(), Some(&secret(session)), BRISK)
+                    .unwrap(),
             ),
             table: None,
             has_session: true,

@@ -118,8 +118,11 @@ impl Fly {
             .route("/tokens/current", get(machines::current))
             .route("/apps/{app}/secrets", get(machines::list_secrets).post(machines::set_secrets))
             .route("/apps/{app}/secrets/{name}", delete(machines::unset_secret))
-            .route("/apps/{app}/machines", get(machines::list_machines))
-            .route(machine, get(machines::machine_now).post(machines::update_machine))
+            .route("/apps/{app}/machines", get(machines::list_machines).post(machines::create_machine))
+            .route(
+                machine,
+                get(machines::machine_now).post(machines::update_machine).delete(machines::destroy_machine),
+            )
             .route(
                 &format!("{machine}/lease"),
                 get(machines::see_lease).post(machines::lease).delete(machines::release),

@@ -25,6 +25,7 @@ pub(super) struct Kept {
 
 pub(super) struct Machine {
     pub(super) id: String,
+    pub(super) name: String,
     pub(super) version: String,
     pub(super) state: &'static str,
     /// Looks until it is started.
@@ -90,6 +91,7 @@ impl Machine {
     pub(super) fn new(made: &Made) -> Self {
         Self {
             id: made.id.to_owned(),
+            name: format!("name-of-{}", made.id),
             version: Ulid::generate().to_string(),
             state: made.state,
             booting: 0,
@@ -108,11 +110,18 @@ impl Machine {
         }
     }
 
+    /// One that was asked for just now.
+    pub(super) fn created(name: String, config: &Value, environment: Environment) -> Self {
+        let id = Ulid::generate().to_string().to_ascii_lowercase().split_off(12);
+        let made = Self::new(&Made { id: "", state: "started" });
+        Self { id, name, config: config.clone(), environment, ..made }
+    }
+
     pub(super) fn shown(&self) -> Value {
         let passes = self.state == "started" && !self.sick;
         let status = if passes { "passing" } else { "critical" };
         json!({
-            "id": self.id, "name": format!("name-of-{}", self.id), "state": self.state, "region": "fra",
+            "id": self.id, "name": self.name, "state": self.state, "region": "fra",
             "instance_id": self.version, "private_ip": "fdaa::3", "config": self.config,
             "checks": [{ "name": "alive", "status": status, "output": "", "updated_at": self.updated }],
             "created_at": self.updated, "updated_at": self.updated, "host_status": "ok",

@@ -1,10 +1,10 @@
 //! The Machines API.
 
-use std::time::Instant;
+use std::{collections::BTreeMap, time::Instant};
 
 use axum::{
     Json,
-    extract::{Path, Request, State},
+    extract::{Path, Query, Request, State},
     http::{HeaderMap, StatusCode, header::AUTHORIZATION},
     middleware::Next,
     response::{IntoResponse, Response},
@@ -120,6 +120,46 @@ pub(super) async fn list_machines(State(state): State<Shared>, Path(app): Path<S
         return Json(stale).into_response();
     }
     Json(fleet.app(&app).machines.iter().map(Machine::shown).collect::<Value>()).into_response()
+}
+
+/// A machine whose name is taken is refused, with the id of the one that has it.
+pub(super) async fn create_machine(
+    State(state): State<Shared>,
+    Path(app): Path<String>,
+    Json(wanted): Json<Value>,
+) -> Response {
+    let mut fleet = shared(&state);
+    let Some(app) = fleet.apps.get_mut(&app) else { return refused(404, "app not found") };
+    let name = wanted["name"].as_str().map_or_else(|| format!("name-of-{}", Ulid::generate()), str::to_owned);
+    if let Some(taken) = app.machines.iter().find(|machine| machine.name == name) {
+        let id = &taken.id;
+        let what = format!(
+            "already_exists: unique machine name violation, machine ID {id} already exists with name \"{name}\""
+        );
+        return refused(409, &what);
+    }
+    let machine = Machine::created(name, &wanted["config"], app.environment(0));
+    let shown = Json(machine.shown()).into_response();
+    app.machines.push(machine);
+    shown
+}
+
+/// A machine that runs is only destroyed by force.
+pub(super) async fn destroy_machine(
+    State(state): State<Shared>,
+    Path((app, id)): Path<(String, String)>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Response {
+    let mut fleet = shared(&state);
+    let Some(app) = fleet.apps.get_mut(&app) else { return refused(404, "app not found") };
+    let Some(place) = app.machines.iter().position(|machine| machine.id == id) else {
+        return refused(404, "machine not found");
+    };
+    if app.machines[place].state == "started" && query.get("force").map(String::as_str) != Some("true") {
+        return refused(412, "failed_precondition: unable to destroy machine, not currently stopped");
+    }
+    app.machines.remove(place);
+    Json(json!({ "ok": true })).into_response()
 }
 
 pub(super) async fn machine_now(State(state): State<Shared>, Path(path): Path<(String, String)>) -> Response {
