@@ -1,4 +1,6 @@
 //! Rotations, against stand-ins for every provider at once and a control plane that really uses what it is given.
 
+mod in_place;
 mod matrix;
+mod table;
 mod world;

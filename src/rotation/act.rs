@@ -246,19 +246,38 @@ impl Rotation<'_> {
                 "note": "the old value is not known: its end was accepted, and is not confirmed",
             })));
         };
+        let dead = CredentialChange::Set {
+            credential_id: credential_id.clone(),
+            state: CredentialState::Dead,
+            wipe: true,
+        };
         let probe = self.tools.estate.probe(probe)?;
         Ok(match self.await_life(|life| matches!(life, Life::Dead), probe.as_ref(), value).await {
-            Life::Dead => {
-                let dead = CredentialChange::Set {
-                    credential_id: credential_id.clone(),
-                    state: CredentialState::Dead,
-                    wipe: true,
-                };
-                Taken::Done(json!({"confirmed": true}), vec![dead])
-            }
+            Life::Dead => Taken::Done(json!({"confirmed": true}), vec![dead]),
             Life::Live => Taken::Waits(Wait::for_(self.still_alive())),
+            Life::Unknown(error) if self.is_gone().await? => {
+                let note = format!("it is listed no more, and nothing answers where it was ({error})");
+                Taken::Done(json!({"confirmed": true, "note": note}), vec![dead])
+            }
             Life::Unknown(error) => Taken::of_look(&error),
         })
+    }
+
+    /// Whether what was revoked was a server, and its provider lists it no more; one list alone proves nothing.
+    async fn is_gone(&self) -> Result<bool, RotationError> {
+        let name = IssuerName::UpstashDatabases;
+        if !self.steps.iter().any(|step| step.action == Action::Revoke(name)) {
+            return Ok(false);
+        }
+        let issuer = self.tools.estate.issuer(name, &self.pair, self.tools.manner.patience).await?;
+        for _ in 0..2 {
+            let listed = issuer.list().await?;
+            if listed.iter().any(|one| Some(one.id.as_str()) == self.pair.old_id()) {
+                return Ok(false);
+            }
+            tokio::time::sleep(self.tools.manner.patience.every).await;
+        }
+        Ok(true)
     }
 
     fn still_alive(&self) -> String {

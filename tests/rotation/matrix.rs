@@ -12,8 +12,11 @@ use reseal::rotation::{
 };
 use tokio::sync::Notify;
 
-use super::world::{World, manner};
-use crate::support::vendors::{Fault, Rule};
+use super::world::{PATIENCE, TENANTS, World, manner};
+use crate::support::vendors::{
+    Fault, Rule,
+    neon::{BRANCH, PROJECT},
+};
 
 /// What happens to a rotation at one step.
 #[derive(Debug, Clone)]
@@ -37,7 +40,7 @@ struct Before {
     live: BTreeMap<String, String>,
 }
 
-fn strategy(secret: SecretName, name: &str) -> &'static Strategy {
+pub(super) fn strategy(secret: SecretName, name: &str) -> &'static Strategy {
     secret.recipe().strategy(Some(name)).unwrap()
 }
 
@@ -128,8 +131,12 @@ fn hook(
 }
 
 impl World {
-    /// What a person and the table have ready.
+    /// What a person and the providers have ready.
     async fn prepare(&self, secret: SecretName, strategy: &str) {
+        if secret == SecretName::DatabaseUrl && strategy == "alternate" {
+            let neon = &self.estate.neon.as_ref().unwrap().neon;
+            neon.create_role(PROJECT, BRANCH, &self.role.replace("_a", "_b"), PATIENCE).await.unwrap();
+        }
         self.fly.token("somebody else's", "deploy_organization", serde_json::json!({}));
         self.resend.key("somebody else's", true);
         let given = match (secret, strategy) {
@@ -167,6 +174,9 @@ impl World {
             if let Some(value) = self.github.secret(secret.as_str()) {
                 assert!(self.is_live(secret, &value), "at {step} the workflow has a dead {secret}");
             }
+            for value in self.tenants_have(secret).await {
+                assert!(self.is_live(secret, &value), "at {step} a tenant has a dead {secret}");
+            }
         }
         let old = self.old_value(secret).await;
         let revoke = strategy.steps.iter().position(|step| matches!(step.action, Action::Revoke(_)));
@@ -186,6 +196,18 @@ impl World {
         }
     }
 
+    /// What tenants hold of the secret: in their rows, and on their machine.
+    async fn tenants_have(&self, secret: SecretName) -> Vec<String> {
+        let Some(rows) = self.rows.as_ref().filter(|_| secret == SecretName::TenantRedisUrl) else {
+            return Vec::new();
+        };
+        let machine = self.fly.config(TENANTS, "7a01")["env"]["REDIS_URL"].as_str().unwrap().to_owned();
+        let mut urls = rows.redis_urls().await;
+        urls.retain(|url| !url.contains("own"));
+        urls.push(machine);
+        urls
+    }
+
     /// The value that was adopted, while the journal has it.
     async fn old_value(&self, secret: SecretName) -> Option<String> {
         let known = self.store.credentials(Some(secret.as_str())).await.unwrap();
@@ -200,7 +222,7 @@ async fn judge(world: &World, secret: SecretName, name: &str, before: &Before, e
     let (now, live) = (world.in_use(secret), world.live(secret));
     let known = world.store.credentials(Some(secret.as_str())).await.unwrap();
     let current: Vec<_> = known.iter().filter(|known| known.state.as_str() == "current").collect();
-    assert_eq!(current.len(), 1, "{of}: {} current credentials", current.len());
+    assert_eq!(current.len(), 1, "{of}: {ending:?} {known:?}");
     let recorded = world.vault.open(&current[0].credential_id, current[0].sealed.as_ref().unwrap()).unwrap();
     assert!(now.iter().all(|value| value == recorded.expose()), "{of}: the journal and the machines differ");
     assert!(world.is_live(secret, &now[0]), "{of}: what is in use is dead");
@@ -213,6 +235,9 @@ async fn judge(world: &World, secret: SecretName, name: &str, before: &Before, e
         );
     }
     assert!(world.control_plane.orgs().is_empty(), "{of}: a test organization is left");
+    let tenants = world.tenants_have(secret).await;
+    assert!(tenants.iter().all(|url| url.starts_with(&now[0])), "{of}: a tenant has another URL");
+    assert_eq!(tenants.is_empty(), secret != SecretName::TenantRedisUrl, "{of}: tenants");
     match ending {
         Ending::Done { confirmed } => {
             assert!(confirmed, "{of}: the death of the old one was not confirmed");
@@ -280,6 +305,9 @@ roads! {
     fly_api_token: FlyApiToken, "two-tokens";
     neon_api_key: NeonApiKey, "two-keys";
     database_url_reset: DatabaseUrl, "reset";
+    database_url_alternate: DatabaseUrl, "alternate";
+    tenant_redis_url_reset: TenantRedisUrl, "reset";
+    tenant_redis_url_new_database: TenantRedisUrl, "new-database";
     resend_api_key: ResendApiKey, "two-keys";
     resend_from_email: ResendFromEmail, "address";
     stripe_api_key: StripeApiKey, "dashboard";

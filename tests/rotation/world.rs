@@ -31,6 +31,7 @@ use reseal::{
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::table::Rows;
 use crate::support::{
     postgres::TempPostgres,
     vendors::{
@@ -90,6 +91,8 @@ pub(crate) struct World {
     pub(crate) vault: Vault,
     pub(crate) person: Person,
     pub(crate) endpoint: String,
+    /// The tenants' table, where the rotation touches it.
+    pub(crate) rows: Option<Rows>,
     /// The role of the control plane in a real Postgres.
     pub(crate) role: String,
     folder: TempDir,
@@ -158,12 +161,27 @@ impl World {
             vault,
             person: Person::default(),
             endpoint,
+            rows: None,
             role,
             folder,
         };
         world.estate = world.estate(&session);
         world.settle(&password).await;
+        world.rows = world.table(subject, &keyring).await;
+        world.estate.table = world.rows.as_ref().map(|rows| rows.table.clone());
         world
+    }
+
+    /// The table that a rotation of this secret touches.
+    async fn table(&self, subject: SecretName, keyring: &std::path::Path) -> Option<Rows> {
+        let new = match subject {
+            SecretName::TenantRedisUrl => None,
+            SecretName::SecretsEncryptionKey => Some(format!("local-kms:{}", keyring.display())),
+            _ => return None,
+        };
+        let shared = self.fly.secret(APP, "TENANT_REDIS_URL").unwrap();
+        self.fly.configure(TENANTS, "7a01", "REDIS_URL", &shared);
+        Some(Rows::make(self.folder.path(), &shared, "7a01", new.as_deref()).await)
     }
 
     fn estate(&self, session: &str) -> Estate {
