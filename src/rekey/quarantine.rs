@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Job, RekeyError, Step, fence::require_passable, resealer::Resealer};
+use super::{Job, RekeyError, Step, engine::Resealer, fence::require_passable};
 use crate::store::RowKey;
 
 /// Records looked at in one step.

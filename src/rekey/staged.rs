@@ -13,8 +13,7 @@ use tokio::time::sleep;
 
 use super::{
     Job, RekeyError, Step,
-    engine::require_right_keys,
-    resealer::{Pass, Resealer},
+    engine::{Pass, Resealer, require_right_keys},
 };
 use crate::{
     envelope::Format,
