@@ -13,8 +13,8 @@
 //! - [`rotation`]: the secrets that are not a table's: a recipe each, a journal, and one engine.
 //! - [`time`]: times as they are shown.
 //!
-//! A service that reads and writes single values needs [`envelope`] and [`keyring`] only. Sealing a tenant's URL so that
-//! it opens in its own cell and nowhere else:
+//! A service that reads and writes single values needs [`envelope`] and [`keyring`] only. Sealing a tenant's URL so
+//! that it opens in its own cell and nowhere else:
 //!
 //! ```
 //! use reseal::{

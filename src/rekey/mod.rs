@@ -142,8 +142,8 @@ pub enum Kind {
     /// Edits it on the way. A value that is under the new key and not edited yet is sealed again too, and verify
     /// wants the edit done. Every sweep opens every value: no header tells whether it was edited.
     Rewrite(Arc<dyn Edit>),
-    /// v2: a value that is in v2 keeps its data key and its sealed bytes; only the key is wrapped anew, by the KMS. It is
-    /// opened all the same, to check its tag with the key as it was wrapped and as it is.
+    /// v2: a value that is in v2 keeps its data key and its sealed bytes; only the key is wrapped anew, by the KMS. It
+    /// is opened all the same, to check its tag with the key as it was wrapped and as it is.
     Rewrap,
 }
 
