@@ -163,11 +163,11 @@ impl Rotation<'_> {
             Ok(Observed::Written { updated, digest }) => {
                 Taken::done(json!({"location": name.as_str(), "updated": updated, "digest": digest}))
             }
-            // It was written; a list that does not show it yet is no proof of anything else.
+            // It was taken; a list that does not show it yet is no proof of anything else.
             Ok(Observed::Absent) => {
-                Taken::NotDone(format!("{} does not show what was written", name.as_str()))
+                Taken::Unknown(format!("{} does not show what was written", name.as_str()))
             }
-            Err(error) => Taken::of_look(&error),
+            Err(error) => Taken::done(json!({"location": name.as_str(), "unreadable": error.to_string()})),
         })
     }
 

@@ -144,9 +144,9 @@ impl Rotation<'_> {
             })
         });
         let ready = ready.await;
-        // Whatever came of it, nothing stays behind.
+        // Whatever came of it, nothing stays behind: tried again, it is found and deleted.
         if let Err(error) = control_plane.delete_org(&slug).await {
-            return Ok(Taken::of_change(&error));
+            return Ok(Taken::NotDone(error.to_string()));
         }
         Ok(tried(ready, |ready| match ready {
             Some(true) => Taken::done(json!({"organization": slug, "note": "made, ran, and deleted again"})),

@@ -64,7 +64,11 @@ async fn travel(secret: SecretName, name: &'static str, blow: Option<(&'static s
         world.vendors().iter().for_each(|vendor| vendor.heal());
         world.bury().await;
         world.time_passes(secret, name, &before).await;
-        let row = open_rotation(world.store.as_ref(), Some(secret)).await.unwrap().expect("it is not over");
+        let Some(row) = open_rotation(world.store.as_ref(), Some(secret)).await.unwrap() else {
+            // It died after its last record.
+            ending = Some(Ending::Done { confirmed: true });
+            break;
+        };
         let mut rotation = Rotation::resume(world.tools(&plain), &row).await.unwrap();
         rotation.unpark().await.unwrap();
         ending = Some(rotation.advance().await.unwrap());
