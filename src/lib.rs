@@ -5,15 +5,16 @@
 //! - [`secret`]: the types that hold secrets; wiped on drop, never printed.
 //! - [`envelope`]: the value formats v1, v2 and v3. Bytes in, bytes out (`docs/formats.md`).
 //! - [`store`]: Postgres and SQLite, as far as a re-key needs them. It knows rows and bytes, and no key.
+//! - [`providers`]: the vendors' APIs, for rotating the secrets that they mint; usable on its own.
 //! - [`keyring`]: static keys, key management services, the registry of data keys; opening a value of unknown format,
 //!   and sealing one with proof.
 //! - [`audit`]: checks the hash-chained log of every change of state.
 //! - [`rekey`]: a run over a whole table, its verification, and what `plan` counts (`docs/protocol.md`).
-//! - [`providers`]: the vendors' APIs, for rotating the secrets that they mint; usable on its own.
+//! - [`rotation`]: the secrets that are not a table's: a recipe each, a journal, and one engine.
 //! - [`time`]: times as they are shown.
 //!
-//! A service that reads and writes single values needs [`envelope`] and [`keyring`] only. Sealing a tenant's URL so that
-//! it opens in its own cell and nowhere else:
+//! A service that reads and writes single values needs [`envelope`] and [`keyring`] only. Sealing a tenant's URL so
+//! that it opens in its own cell and nowhere else:
 //!
 //! ```
 //! use reseal::{

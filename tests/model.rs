@@ -1,5 +1,6 @@
-//! A model of the protocol (docs/protocol.md): a table of two cells, workers of the engine, a program that was not told of
-//! the new key, one that was, an operator, and accidents. A checker takes the steps of all of them in every order there is.
+//! A model of the protocol (docs/protocol.md): a table of two cells, workers of the engine, a program that was not told
+//! of the new key, one that was, an operator, and accidents. A checker takes the steps of all of them in every order
+//! there is.
 //!
 //! A step is one transaction, or what a process does without one. Time is not modelled: a lease runs out whenever it
 //! may. Budgets bound the accidents and the writes, so that the orders are finite in number; the instances share the

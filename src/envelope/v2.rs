@@ -68,7 +68,8 @@ impl RowCipher {
 
     /// Replaces the contents of `out` with a v2 value of `plaintext`.
     ///
-    /// Construction: `0x02 ‖ len(encrypted_dek) ‖ encrypted_dek ‖ nonce ‖ AES-256-GCM(data key, nonce, plaintext, AAD = "")`.
+    /// Construction:
+    /// `0x02 ‖ len(encrypted_dek) ‖ encrypted_dek ‖ nonce ‖ AES-256-GCM(data key, nonce, plaintext, AAD = "")`.
     /// That the KMS unwraps `encrypted_dek` to this data key is for the caller to prove before the value is stored.
     ///
     /// # Errors

@@ -333,7 +333,8 @@ impl fmt::Debug for Opener {
     }
 }
 
-/// Whether the bytes begin as a URL does, `scheme://`, and are text (RFC 3986, section 3.1). Cheap: asked of each value.
+/// Whether the bytes begin as a URL does, `scheme://`, and are text (RFC 3986, section 3.1). Cheap: asked of each
+/// value.
 pub fn looks_like_url(bytes: &[u8]) -> bool {
     let Some(colon) = bytes.iter().take(32).position(|&byte| byte == b':') else { return false };
     bytes[colon..].starts_with(b"://")

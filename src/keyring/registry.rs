@@ -84,8 +84,8 @@ pub async fn unwrap(row: &WrappedDataKey, configured: &[Arc<dyn Kms>]) -> Result
     unwrap_under(kms.as_ref(), row).await
 }
 
-/// Wraps a registered data key under `to`, in the same context, and proves that the new bytes unwrap to the key that the
-/// row's id commits to. Nothing is stored yet.
+/// Wraps a registered data key under `to`, in the same context, and proves that the new bytes unwrap to the key that
+/// the row's id commits to. Nothing is stored yet.
 ///
 /// # Errors
 /// See [`RegistryError`]; the row's KMS key is `from`, or it is [`RegistryError::NotConfigured`].

@@ -28,8 +28,8 @@ pub struct RowKeys {
 }
 
 impl RowKeys {
-    /// Puts `value`, which opened to `plaintext` under this data key wrapped otherwise, behind the key as it is wrapped now;
-    /// opens that into `check`, and compares.
+    /// Puts `value`, which opened to `plaintext` under this data key wrapped otherwise, behind the key as it is wrapped
+    /// now; opens that into `check`, and compares.
     ///
     /// # Errors
     /// [`ProofFailed`]; `out` is then not to be stored.

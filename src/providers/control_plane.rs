@@ -96,7 +96,8 @@ impl ControlPlane {
         }
     }
 
-    /// Deletes an organization with its tenant; the control plane goes on where it failed before. One that is gone is done.
+    /// Deletes an organization with its tenant; the control plane goes on where it failed before. One that is gone is
+    /// done.
     pub async fn delete_org(&self, slug: &str) -> Result<(), ProviderError> {
         let call = self.session.delete("delete organization", &["cp", "orgs", slug]);
         match call.repeatable().send().await {
@@ -138,8 +139,8 @@ impl ControlPlane {
         Ok(call.body(payload.to_vec()).reply().await?.status())
     }
 
-    /// Whether the webhook takes what is signed under `secret`, and refuses what is signed under a secret that nobody has.
-    /// `now` is in Unix seconds. Neither event changes anything.
+    /// Whether the webhook takes what is signed under `secret`, and refuses what is signed under a secret that nobody
+    /// has. `now` is in Unix seconds. Neither event changes anything.
     ///
     /// # Errors
     /// Answers that tell neither: anything but success and 400.

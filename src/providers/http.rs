@@ -2,8 +2,8 @@
 //!
 //! It adds to a request what every vendor wants (authentication, a name, a time-out), holds the vendor's rate limits,
 //! and sorts what comes back into [`ProviderError`]s. A call is repeated by itself only where that is safe: one that
-//! reads, one that was marked [`repeatable`](Call::repeatable), and any that the provider says it did not begin. Redirects
-//! are not followed: they would carry a credential elsewhere.
+//! reads, one that was marked [`repeatable`](Call::repeatable), and any that the provider says it did not begin.
+//! Redirects are not followed: they would carry a credential elsewhere.
 
 use std::{collections::HashMap, fmt, net::IpAddr, num::NonZero, sync::Arc, time::Duration};
 

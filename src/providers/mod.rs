@@ -3,7 +3,8 @@
 //!
 //! - [`http`]: one thin client: base URL, authentication, time-outs, rate limits, retries only where one is safe.
 //! - [`ProviderError`]: sorted by whose move is next; what nobody can know is a kind of its own.
-//! - [`Issuer`], [`Location`], [`Probe`]: the roles that a rotation is made of. Each vendor's module gives some of them.
+//! - [`Issuer`], [`Location`], [`Probe`]: the roles that a rotation is made of. Each vendor's module gives some of
+//!   them.
 //!
 //! Every base URL can be set, for proxies, for an API inside a private network, and for tests.
 

@@ -47,7 +47,8 @@ pub trait Issuer: Send + Sync {
     /// Makes one, named `name`.
     ///
     /// # Errors
-    /// After one whose [`outcome`](ProviderError::outcome) is unknown, ask [`recover`](Self::recover) before minting again.
+    /// After one whose [`outcome`](ProviderError::outcome) is unknown, ask [`recover`](Self::recover) before minting
+    /// again.
     async fn mint(&self, name: &str) -> Result<Minted, ProviderError>;
 
     /// Looks for what a mint named `name` made whose reply was lost. `old` is the value before it, where known.

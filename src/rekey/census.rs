@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::mpsc;
 
-use super::{Job, RekeyError, resealer::count};
+use super::{Job, RekeyError, engine::count};
 use crate::{
     envelope::{Shape, is_ambiguous_first_byte},
     keyring::{Attempt, Origin, OriginKey, Reason},

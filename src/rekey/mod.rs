@@ -15,55 +15,34 @@ use crate::{
     store::{PageLimits, RunRow, Store, StoreError, Tally, Target, WrappedDataKey},
 };
 
-mod attend;
 mod census;
-mod crew;
-mod directions;
 mod edit;
 mod elsewhere;
 mod engine;
 mod fence;
 mod identity;
-mod metrics;
-mod pipeline;
 pub mod plan;
 mod prepare;
-mod progress;
 mod quarantine;
-mod resealer;
 mod retire;
-mod retry;
 mod rewrap;
-mod shared_url;
 mod staged;
-mod steps;
-mod throttle;
-mod url_parts;
-mod url_password;
 mod verify;
-mod waiting;
-mod workshop;
 
 pub use census::{Census, census};
-pub use edit::{Edit, Edited};
+pub use edit::{Edit, Edited, SharedUrl, UrlPassword, UrlPasswordError};
 pub use elsewhere::{Elsewhere, Holder, holders};
-pub use engine::run;
+pub use engine::{Hook, Metrics, Moment, Status, Step, Stop, StopSignal, Waiting, run, stop_signal};
 pub use fence::{fence_rule, lower_fence, raise_fence};
-pub use metrics::Metrics;
 pub use prepare::{Intent, KeyChoice, prepare};
-pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub use quarantine::{Retried, retry_quarantined};
 pub use retire::{
     Destroyed, KeyUse, Next, Obstacle, OldKey, Remedy, RetireError, Retired, Standing, destroy, key_uses,
     next_step, retire, standing,
 };
 pub use rewrap::{Rewrapped, rewrap_data_keys};
-pub use shared_url::SharedUrl;
 pub use staged::{StagePass, Swapped, drop_staged, stage, swap_staged};
-pub use steps::{Hook, Moment, Step};
-pub use url_password::{UrlPassword, UrlPasswordError};
 pub use verify::{Recorded, Verified, verify};
-pub use waiting::Waiting;
 
 /// Workers in one process, at most.
 pub const MOST_WORKERS: u32 = 64;
@@ -163,8 +142,8 @@ pub enum Kind {
     /// Edits it on the way. A value that is under the new key and not edited yet is sealed again too, and verify
     /// wants the edit done. Every sweep opens every value: no header tells whether it was edited.
     Rewrite(Arc<dyn Edit>),
-    /// v2: a value that is in v2 keeps its data key and its sealed bytes; only the key is wrapped anew, by the KMS. It is
-    /// opened all the same, to check its tag with the key as it was wrapped and as it is.
+    /// v2: a value that is in v2 keeps its data key and its sealed bytes; only the key is wrapped anew, by the KMS. It
+    /// is opened all the same, to check its tag with the key as it was wrapped and as it is.
     Rewrap,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Job, RekeyError, Step, fence::require_passable, resealer::Resealer};
+use super::{Job, RekeyError, Step, engine::Resealer, fence::require_passable};
 use crate::store::RowKey;
 
 /// Records looked at in one step.
@@ -23,7 +23,8 @@ pub struct Retried {
 ///
 /// # Errors
 /// [`RekeyError::Refused`] for a job whose data key is not in the registry: only a run adds it, and a value under it
-/// would be lost; and for one whose writes the fence would refuse. Trouble with the database or the KMS; what was settled before stays settled.
+/// would be lost; and for one whose writes the fence would refuse. Trouble with the database or the KMS; what was
+/// settled before stays settled.
 pub async fn retry_quarantined(job: &Arc<Job>) -> Result<Retried, RekeyError> {
     if job.new_data_key.is_some() {
         return Err(RekeyError::Refused {

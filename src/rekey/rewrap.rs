@@ -22,7 +22,8 @@ pub struct Rewrapped {
     pub current: Vec<KeyId>,
     /// Not asked for: under a KMS key that was not named. The key, and that KMS key's name.
     pub elsewhere: Vec<(KeyId, String)>,
-    /// Not moved, and why: the wrapped bytes are damaged, or not what the row's id commits to, or were exchanged meanwhile.
+    /// Not moved, and why: the wrapped bytes are damaged, or not what the row's id commits to, or were exchanged
+    /// meanwhile.
     pub failed: Vec<(KeyId, String)>,
 }
 

@@ -1,5 +1,5 @@
-//! From one static key to another for a reader that can hold only one: every value is sealed ahead into a side table, and
-//! one short transaction puts all of them in place while the new key is deployed.
+//! From one static key to another for a reader that can hold only one: every value is sealed ahead into a side table,
+//! and one short transaction puts all of them in place while the new key is deployed.
 //!
 //! The truth is in the values here too: a staged value counts only for the very bytes that it was sealed from. Staging
 //! takes whatever is not staged as it is now, so the same pass starts it, resumes it and brings it up to date.
@@ -13,8 +13,7 @@ use tokio::time::sleep;
 
 use super::{
     Job, RekeyError, Step,
-    engine::require_right_keys,
-    resealer::{Pass, Resealer},
+    engine::{Pass, Resealer, require_right_keys},
 };
 use crate::{
     envelope::Format,
@@ -58,8 +57,8 @@ pub struct Swapped {
 /// Seals every value ahead that is not staged as it is now. The table is not changed.
 ///
 /// # Errors
-/// [`RekeyError::Refused`] for a job that is not from static keys to v1, for a staging under other keys, or for keys that open
-/// nothing; trouble with the database.
+/// [`RekeyError::Refused`] for a job that is not from static keys to v1, for a staging under other keys, or for keys
+/// that open nothing; trouble with the database.
 ///
 /// # Crash safety
 /// What is staged stays so; the same call goes on.
@@ -79,16 +78,17 @@ pub async fn stage(job: &Arc<Job>) -> Result<StagePass, RekeyError> {
     pass(job).await
 }
 
-/// Puts every staged value in place, in one transaction that keeps writers out, after sealing anew what changed since: at
-/// most `most` rows.
+/// Puts every staged value in place, in one transaction that keeps writers out, after sealing anew what changed since:
+/// at most `most` rows.
 ///
 /// # Errors
-/// [`RekeyError::Refused`], with nothing changed, when nothing is staged under these keys or more rows changed. A table that
-/// stays busy, or other trouble with the database: nothing is changed either, or the staging says that it was swapped.
+/// [`RekeyError::Refused`], with nothing changed, when nothing is staged under these keys or more rows changed. A table
+/// that stays busy, or other trouble with the database: nothing is changed either, or the staging says that it was
+/// swapped.
 ///
 /// # Crash safety
-/// Before the commit every value is as it was, after it every one is under the new key; no value is in neither state. What
-/// is left in the side table is removed by the same call.
+/// Before the commit every value is as it was, after it every one is under the new key; no value is in neither state.
+/// What is left in the side table is removed by the same call.
 pub async fn swap_staged(job: &Arc<Job>, most: usize) -> Result<Swapped, RekeyError> {
     require_static(job)?;
     let (store, target) = (&job.store, &job.target.name);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::{Edited, Job, KMS_CONCURRENCY, RekeyError, Step, edit, resealer::count};
+use super::{Edited, Job, KMS_CONCURRENCY, RekeyError, Step, edit, engine::count};
 use crate::{
     envelope::Shape,
     keyring::{Attempt, Opener, Reason},

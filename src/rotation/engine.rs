@@ -1,7 +1,7 @@
 //! Runs a rotation: decides, journals the intent, acts, journals what became of it, and begins again.
 //!
-//! All that it knows of the past is the journal. A rotation that was interrupted anywhere is loaded from it; a step whose
-//! intent has no outcome is looked into before anything else is done (`observe`).
+//! All that it knows of the past is the journal. A rotation that was interrupted anywhere is loaded from it; a step
+//! whose intent has no outcome is looked into before anything else is done (`observe`).
 //!
 //! # Cancel safety
 //! Dropping [`Rotation::advance`] is like the death of the process: [`Rotation::resume`] goes on.
@@ -404,7 +404,8 @@ impl<'a> Rotation<'a> {
         }
     }
 
-    /// What it means that a provider would not say what a step must know to begin. Nothing is known then of a try before.
+    /// What it means that a provider would not say what a step must know to begin. Nothing is known then of a try
+    /// before.
     fn unbegun(decision: Decision, error: &ProviderError) -> Taken {
         match decision {
             Decision::Observe(_) if error.is_transient() => Taken::Unknown(error.to_string()),

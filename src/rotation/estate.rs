@@ -315,7 +315,8 @@ impl Estate {
         })
     }
 
-    /// The role of the control plane's database whose password is made: the one in the old URL, or the other of its pair.
+    /// The role of the control plane's database whose password is made: the one in the old URL, or the other of its
+    /// pair.
     async fn role(
         &self,
         pair: &Pair,

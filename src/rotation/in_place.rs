@@ -136,7 +136,8 @@ impl Rotation<'_> {
         })
     }
 
-    /// The app has what it needs to reach the KMS, and the KMS key wraps and unwraps, as far as it can be seen from here.
+    /// The app has what it needs to reach the KMS, and the KMS key wraps and unwraps, as far as it can be seen from
+    /// here.
     pub(super) async fn kms_on_app(&self) -> Result<Taken, RotationError> {
         let (_, keys) = self.tools.estate.keyed_table()?;
         let fly = self.tools.estate.fly()?;

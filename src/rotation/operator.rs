@@ -8,7 +8,8 @@ use crate::secret::SecretText;
 /// Gives values and does by hand what no API does.
 #[async_trait]
 pub trait Operator: Send + Sync {
-    /// The value that `ask` wants; `None` when nobody can be asked now. `problem` is what was wrong with the one before.
+    /// The value that `ask` wants; `None` when nobody can be asked now. `problem` is what was wrong with the one
+    /// before.
     async fn give(&self, ask: &Ask, problem: Option<&str>) -> Option<SecretText>;
 
     /// Whether `what` is done; `None` when nobody can be asked now.

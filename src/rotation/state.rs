@@ -1,8 +1,8 @@
 //! Where a rotation is: a pure machine over what the journal says. No I/O, no clock, no secret.
 //!
-//! A rotation is a list of steps and a place in it. Before a step acts its intent is an event; what became of it is another.
-//! From the intent of the first step that can't be undone (the cut-over) on there is only forward: a failure parks
-//! the rotation for a person, and never turns it round.
+//! A rotation is a list of steps and a place in it. Before a step acts its intent is an event; what became of it is
+//! another. From the intent of the first step that can't be undone (the cut-over) on there is only forward: a failure
+//! parks the rotation for a person, and never turns it round.
 
 /// What the machine has to know of a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -70,7 +70,8 @@ pub type PageSender = tokio::sync::mpsc::Sender<Page>;
 /// A database that holds values to re-key, and reseal's own tables beside them.
 ///
 /// What is kept in our own tables has a trait for each idea; here is what concerns the target's. Every method
-/// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help ([`StoreError::is_transient`]).
+/// is one short transaction, except [`snapshot`](Store::snapshot). Every error says whether trying again can help
+/// ([`StoreError::is_transient`]).
 #[async_trait]
 pub trait Store:
     Registry

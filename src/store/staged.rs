@@ -7,7 +7,8 @@ use super::{Cells, Page, PageLimits, RowKey, StoreError, Target};
 /// The side table, next to the target's.
 #[async_trait]
 pub trait Staged {
-    /// Rows after `after`, in key order, with a value that is not staged as it is now. Values above `limits.value` don't count.
+    /// Rows after `after`, in key order, with a value that is not staged as it is now. Values above `limits.value`
+    /// don't count.
     async fn unstaged(
         &self,
         target: &Target,
@@ -15,7 +16,8 @@ pub trait Staged {
         limits: PageLimits,
     ) -> Result<Page, StoreError>;
 
-    /// Stages rows: what each cell held, and what is to replace it (`None` where it stays). Replaces what was staged for them.
+    /// Stages rows: what each cell held, and what is to replace it (`None` where it stays). Replaces what was staged
+    /// for them.
     async fn stage(
         &self,
         target: &Target,

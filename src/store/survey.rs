@@ -30,8 +30,8 @@ pub trait Survey: Debug + Send + Sync {
     /// memory; at most `examples` of them are named.
     async fn repeats(&self, target: &Target, examples: usize) -> Result<Repeats, StoreError>;
 
-    /// At most `limit` different pairs of texts in two columns of the target's table that are not the target's, those without
-    /// a NULL, in byte order after `after`.
+    /// At most `limit` different pairs of texts in two columns of the target's table that are not the target's, those
+    /// without a NULL, in byte order after `after`.
     async fn pairs(
         &self,
         target: &Target,

@@ -203,7 +203,8 @@ impl Protocol {
         next
     }
 
-    /// The conditions of the checkpoint's UPDATE: the shard was not taken over, and its cursor is where this worker left it.
+    /// The conditions of the checkpoint's UPDATE: the shard was not taken over, and its cursor is where this worker
+    /// left it.
     fn may_commit(&self, database: &Database, work: &Work) -> bool {
         let shard = &database.sweeps[work.sweep].shards[work.shard];
         let (fence, cursor) = (shard.fence == work.fence, shard.cursor == work.cursor);

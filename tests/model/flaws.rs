@@ -67,8 +67,8 @@ pub(super) const NOTICED: [(Flaw, Protocol, &[&str]); 14] = [
     (Flaw::FenceOffAfterRetire, FENCE_OFF, &[OPENS, RETIRED]),
 ];
 
-/// Where a run that began under the fence is trusted without a verify: which breaks nothing, since verify is for what no
-/// model has in it.
+/// Where a run that began under the fence is trusted without a verify: which breaks nothing, since verify is for what
+/// no model has in it.
 pub(super) const WITHOUT_VERIFY: [Protocol; 3] = [
     Protocol { flaw: Some(Flaw::NoVerify), ..WRITERS },
     Protocol { flaw: Some(Flaw::NoVerify), ..OUTAGE },

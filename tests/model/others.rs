@@ -8,8 +8,8 @@ use super::{
 
 /// The operator.
 impl Protocol {
-    /// Run, shards and new data key, in one transaction. Operators start one where there is something for it to do: values under
-    /// the old key, or a fence that no run has followed.
+    /// Run, shards and new data key, in one transaction. Operators start one where there is something for it to do:
+    /// values under the old key, or a fence that no run has followed.
     pub(super) fn start_run(&self, state: &State) -> Option<State> {
         let database = &state.database;
         let has_work = !database.all_under_new() || database.run_under != database.fence;
@@ -123,7 +123,8 @@ impl Protocol {
         self.stale_statement(state, values)
     }
 
-    /// The statement takes the row's lock and meets the fence; the transaction stays open. A refused program changes nothing.
+    /// The statement takes the row's lock and meets the fence; the transaction stays open. A refused program changes
+    /// nothing.
     fn stale_statement(&self, state: &State, values: Row) -> Option<State> {
         let stale_writes = state.left.stale_writes.checked_sub(1)?;
         let mut next = state.clone();

@@ -19,8 +19,8 @@ pub(super) enum Key {
     New,
 }
 
-/// The bytes of one sealing. A nonce is random and a tag binds the plaintext, so equal bytes hold the same plaintext; it
-/// is named by the write that brought it, 0 for what was there at first.
+/// The bytes of one sealing. A nonce is random and a tag binds the plaintext, so equal bytes hold the same plaintext;
+/// it is named by the write that brought it, 0 for what was there at first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Value {
     pub(super) key: Key,

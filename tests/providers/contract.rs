@@ -1,6 +1,7 @@
 //! Clients and stand-ins against the vendors' own specifications.
 //!
-//! Happy roads only, as prism needs an answer that a specification has. Without the specifications each says that it skips.
+//! Happy roads only, as prism needs an answer that a specification has. Without the specifications each says that it
+//! skips.
 
 use std::{
     io::Write,

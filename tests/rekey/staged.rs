@@ -196,8 +196,8 @@ async fn a_staging_is_swapped_under_its_own_keys_or_dropped() {
     assert!(matches!(rekey::stage(&wrapped).await, Err(RekeyError::Refused { .. })));
 }
 
-/// Base64 in text, keys of text that another collation takes for equal, NULLs, a value that nothing opens, and one that is
-/// too large.
+/// Base64 in text, keys of text that another collation takes for equal, NULLs, a value that nothing opens, and one that
+/// is too large.
 #[tokio::test(flavor = "multi_thread")]
 async fn text_columns_text_keys_and_bad_values() {
     let mut stage = Stage::new("staged_text", 10).await;

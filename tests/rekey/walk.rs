@@ -3,8 +3,8 @@
 //!
 //! The work is all that an operator has to do: a part of a run, the rest of it, the quarantined values again, the
 //! fence, the last sweep, a verify, the end of the old key; or a staged run. A lap of it that nobody dies in tells how
-//! often each step is taken. Then a process of its own dies at the first such time, and at one in the middle: by SIGKILL and by its own hand, so that it is that
-//! instant and no other.
+//! often each step is taken. Then a process of its own dies at the first such time, and at one in the middle: by
+//! SIGKILL and by its own hand, so that it is that instant and no other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

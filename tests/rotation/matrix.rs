@@ -1,5 +1,5 @@
-//! Every recipe, dying or failing at every step: at every instant the consumers have a credential that works, and in the end
-//! there is exactly one.
+//! Every recipe, dying or failing at every step: at every instant the consumers have a credential that works, and in
+//! the end there is exactly one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,7 +2,8 @@
 //!
 //! It differs from the service in ways that tests have to know: it enforces neither key states (disabled, pending
 //! deletion) nor who may use a key, answers `AccessDeniedException` where AWS says `IncorrectKeyException` or, of
-//! bytes that are no blob at all, `InvalidCiphertextException`, and does not check signatures. A [`FaultProxy`](super::fault_proxy::FaultProxy) in front of it says what it does not.
+//! bytes that are no blob at all, `InvalidCiphertextException`, and does not check signatures. A
+//! [`FaultProxy`](super::fault_proxy::FaultProxy) in front of it says what it does not.
 
 use std::{
     env,

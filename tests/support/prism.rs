@@ -1,8 +1,10 @@
-//! Prism between a client and a stand-in: both sides are held to the vendor's own specification, by code that is neither's.
+//! Prism between a client and a stand-in: both sides are held to the vendor's own specification, by code that is
+//! neither's.
 //!
-//! It answers 422 to a request that the specification does not have, and 500 in place of such a reply. The specifications
-//! are the vendors' and not in this repository; without them these tests say so and pass. What prism can't check: which
-//! credential came, error statuses that a specification leaves out, and null where one has forgotten `nullable`.
+//! It answers 422 to a request that the specification does not have, and 500 in place of such a reply. The
+//! specifications are the vendors' and not in this repository; without them these tests say so and pass. What prism
+//! can't check: which credential came, error statuses that a specification leaves out, and null where one has forgotten
+//! `nullable`.
 
 use std::{
     env, fs,

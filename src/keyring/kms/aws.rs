@@ -6,8 +6,8 @@
 //!
 //! A throttled, timed out or failed attempt is tried again, with exponential backoff and jitter, before a call
 //! fails. Every attempt, first or repeated, waits for its turn within the account's [`Quota`], which is why the
-//! repeating is done here and not by the SDK. Plaintext keys are wiped as soon as the SDK hands them over; its own HTTP and JSON buffers are out of
-//! reach and are freed unwiped.
+//! repeating is done here and not by the SDK. Plaintext keys are wiped as soon as the SDK hands them over; its own HTTP
+//! and JSON buffers are out of reach and are freed unwiped.
 
 mod name;
 
@@ -257,8 +257,8 @@ impl Kms for AwsKms {
         }
     }
 
-    /// One ReEncrypt where both keys are of AWS and of one region. It names the source key too, which is the caller's and not
-    /// the blob's choice.
+    /// One ReEncrypt where both keys are of AWS and of one region. It names the source key too, which is the caller's
+    /// and not the blob's choice.
     async fn re_encrypt(
         &self,
         wrapped: &[u8],
@@ -295,8 +295,8 @@ impl Kms for AwsKms {
         Ok(wrapped)
     }
 
-    /// `KeyMaterialId` of a Decrypt, which is that of the blob, against that of a GenerateDataKey, which is the current one
-    /// (API Reference of both, Response Elements).
+    /// `KeyMaterialId` of a Decrypt, which is that of the blob, against that of a GenerateDataKey, which is the current
+    /// one (API Reference of both, Response Elements).
     async fn material(&self, wrapped: &[u8], context: &Context) -> Result<Option<Material>, KmsError> {
         let mut opened = self.unwrap(wrapped, context).await?;
         drop(plaintext(opened.plaintext.take()));

@@ -54,7 +54,8 @@ pub trait Kms: Send + Sync + fmt::Debug {
     /// leave the service, where it is one for both.
     ///
     /// # Errors
-    /// Those of a Decrypt under `source` and of wrapping under this key. [`KmsError::Key`] for keys that no one call reaches.
+    /// Those of a Decrypt under `source` and of wrapping under this key. [`KmsError::Key`] for keys that no one call
+    /// reaches.
     async fn re_encrypt(
         &self,
         wrapped: &[u8],
@@ -62,7 +63,8 @@ pub trait Kms: Send + Sync + fmt::Debug {
         source: &dyn Kms,
     ) -> Result<Vec<u8>, KmsError>;
 
-    /// Whether the backing key that wraps now is the one that wrapped these bytes; `None` where the service doesn't say.
+    /// Whether the backing key that wraps now is the one that wrapped these bytes; `None` where the service doesn't
+    /// say.
     async fn material(&self, wrapped: &[u8], context: &Context) -> Result<Option<Material>, KmsError>;
 
     /// Whether `operation` would be allowed under this key with `context`, as far as the service says.

@@ -1,7 +1,7 @@
 //! Whether a KMS would allow what a run needs, asked before it is needed.
 //!
-//! What each format needs: v2 and a new v3 data key `GenerateDataKey` and `Decrypt` under the new key; every old v2 value,
-//! and every v3 data key that is there, `Decrypt` under its own. Nothing here ever needs `Encrypt`.
+//! What each format needs: v2 and a new v3 data key `GenerateDataKey` and `Decrypt` under the new key; every old v2
+//! value, and every v3 data key that is there, `Decrypt` under its own. Nothing here ever needs `Encrypt`.
 
 use std::fmt;
 

@@ -33,8 +33,8 @@ pub struct Deploy {
 }
 
 impl Deploy {
-    /// Restarts every machine that lacks the mark, with the vault as it is now, and waits until it is healthy before the next.
-    /// One that is not up stays so, and gets the vault when it is next started.
+    /// Restarts every machine that lacks the mark, with the vault as it is now, and waits until it is healthy before
+    /// the next. One that is not up stays so, and gets the vault when it is next started.
     ///
     /// # Errors
     /// [`DeployError`]; no machine after the one that failed was touched.

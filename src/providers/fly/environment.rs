@@ -24,8 +24,8 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Sets the variable to `new`, if it has the value `old`, or any where no `old` is given, and has the machine start with
-    /// it; whether it had to. A machine without the variable stays without it.
+    /// Sets the variable to `new`, if it has the value `old`, or any where no `old` is given, and has the machine start
+    /// with it; whether it had to. A machine without the variable stays without it.
     ///
     /// # Errors
     /// [`DeployError`].

@@ -66,7 +66,8 @@ impl Machine {
         self.state == "started" && !silent && self.checks.iter().all(|check| check.status == "passing")
     }
 
-    /// Whether it serves: neither gone, nor one of those that `fly` runs for a command (`fly_app_console` and its like).
+    /// Whether it serves: neither gone, nor one of those that `fly` runs for a command (`fly_app_console` and its
+    /// like).
     pub fn serves(&self) -> bool {
         let is_fleeting = |group: &str| group.starts_with("fly_app_");
         !matches!(self.state.as_str(), "destroyed" | "destroying" | "replaced" | "replacing")
@@ -221,11 +222,12 @@ impl Fly {
         if matches!(reply.status(), 404 | 409) { Ok(()) } else { reply.success().map(drop) }
     }
 
-    /// The SHA-256 of what a running machine has in its environment as `variable`; `None` when that is empty or not set.
-    /// The value itself does not leave the machine, whose image must have `sh` and `sha256sum`.
+    /// The SHA-256 of what a running machine has in its environment as `variable`; `None` when that is empty or not
+    /// set. The value itself does not leave the machine, whose image must have `sh` and `sha256sum`.
     ///
     /// # Errors
-    /// [`ProviderError::NotAsked`] for a name that no shell takes; [`ProviderError::Unexpected`] when the command failed.
+    /// [`ProviderError::NotAsked`] for a name that no shell takes; [`ProviderError::Unexpected`] when the command
+    /// failed.
     pub async fn secret_digest(
         &self,
         app: &str,

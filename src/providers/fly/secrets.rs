@@ -78,7 +78,8 @@ impl AppSecret {
 
 #[async_trait]
 impl Location for AppSecret {
-    /// Only the vault is written: machines have the value after a [`Deploy`](super::Deploy), or when they are next started.
+    /// Only the vault is written: machines have the value after a [`Deploy`](super::Deploy), or when they are next
+    /// started.
     async fn write(&self, value: &SecretText) -> Result<(), ProviderError> {
         let values = Values { values: [(self.name.as_str(), value.expose())].into() };
         let call = self.fly.machines.post("set the secret", &["apps", &self.app, "secrets"]);

@@ -124,9 +124,9 @@ struct Principal {
 }
 
 impl Tokens {
-    /// The tokens of the organisation `org` (its slug), minted through `fly`, which holds a person's token. A new one may do
-    /// what the token with the id `like` may, or what `fallback` says where no such token is known. It lives 20 years,
-    /// as one of `fly tokens create`.
+    /// The tokens of the organisation `org` (its slug), minted through `fly`, which holds a person's token. A new one
+    /// may do what the token with the id `like` may, or what `fallback` says where no such token is known. It lives 20
+    /// years, as one of `fly tokens create`.
     pub fn new(fly: &Fly, org: impl Into<String>, like: Option<String>, fallback: TokenProfile) -> Self {
         Self { fly: fly.clone(), org: org.into(), like, fallback, lifetime: TWENTY_YEARS }
     }

@@ -40,9 +40,9 @@ impl Route {
 /// Minting resets the password. The old one works until the last operation of the reset has finished, and not a moment
 /// longer; all connections to the branch are dropped. Children of the branch keep their own passwords.
 ///
-/// Its ids, `role:NAME`, name the role and not the password: revoking resets the role's password once more, whichever it
-/// is, and forgets the new one. After a reset in place there is nothing to revoke. With alternate roles it is the role
-/// that is no longer used.
+/// Its ids, `role:NAME`, name the role and not the password: revoking resets the role's password once more, whichever
+/// it is, and forgets the new one. After a reset in place there is nothing to revoke. With alternate roles it is the
+/// role that is no longer used.
 #[derive(Debug, Clone)]
 pub struct RolePassword {
     /// Neon's API.
@@ -166,8 +166,8 @@ impl Issuer for RolePassword {
     }
 
     /// Reads the URL again, after all that runs in the project: whether its password is another than that of `old` says
-    /// whether the reset was done. Where Neon keeps no passwords, or no old one is known, nothing is to be seen, and only
-    /// another reset helps.
+    /// whether the reset was done. Where Neon keeps no passwords, or no old one is known, nothing is to be seen, and
+    /// only another reset helps.
     async fn recover(&self, _: &str, old: Option<&SecretText>) -> Result<Recovered, ProviderError> {
         self.neon.idle(&self.project, self.patience).await?;
         Ok(match (self.uri().await?, old) {

@@ -1,9 +1,9 @@
 //! Signatures of webhook events: `Stripe-Signature: t=…,v1=…`.
 //!
-//! Construction: `v1 = hex(HMAC-SHA256(secret, t ‖ "." ‖ body))`; the secret whole, with its `whsec_`; `t` in Unix seconds.
-//! While a secret is being rolled the header has one `v1` for each, so a reader MUST take any of them: one that keeps
-//! only the first or the last refuses good events for as long as the window lasts. Other schemes MUST be ignored: `v0`
-//! is for tests, and taking it would be a downgrade.
+//! Construction: `v1 = hex(HMAC-SHA256(secret, t ‖ "." ‖ body))`; the secret whole, with its `whsec_`; `t` in Unix
+//! seconds. While a secret is being rolled the header has one `v1` for each, so a reader MUST take any of them: one
+//! that keeps only the first or the last refuses good events for as long as the window lasts. Other schemes MUST be
+//! ignored: `v0` is for tests, and taking it would be a downgrade.
 //!
 //! Source: docs.stripe.com/webhooks, "Verify webhook signatures manually".
 

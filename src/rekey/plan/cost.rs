@@ -64,9 +64,9 @@ pub struct Duration {
 impl Calls {
     /// Counts the calls.
     ///
-    /// v2 with a data key a row: one to make it and one to prove that it unwraps, for each row; v2 with one a batch: the
-    /// same for each batch; v3: the same once. A verify unwraps each v2 data key, or v3's one. An old v2 value takes one
-    /// more; a row's columns share it.
+    /// v2 with a data key a row: one to make it and one to prove that it unwraps, for each row; v2 with one a batch:
+    /// the same for each batch; v3: the same once. A verify unwraps each v2 data key, or v3's one. An old v2 value
+    /// takes one more; a row's columns share it.
     pub(super) fn of(job: &Job, census: &Census) -> Self {
         let batch = i64::try_from(job.options.batch).unwrap_or(i64::MAX);
         let batches = |rows: i64| rows / batch + i64::from(rows % batch > 0);
@@ -103,13 +103,15 @@ impl Writing {
     ///
     /// - in place: from `f`, when no block is used a second time before the old versions in it can be dropped, to all;
     ///   from none where an index reads a column, since only updates of the other columns can be.
-    /// - log, at least: `r × (72 + b − 23)`: the record of one update is 24 bytes of header, 20 of block reference, 14 and 5 of
-    ///   headers of the update and the row, some 9 of framing, and the row without its 23-byte header
-    ///   (`access/xlogrecord.h`, `heapam_xlog.h`). Rows that leave their block at most add 60 for the lock that is logged
-    ///   first and 75 for each index entry. The old row again where it is logged too.
-    /// - log, at most: with `full_page_writes` also 8192 for each block of heap and indexes that is written, once for the
-    ///   run and once more for each `checkpoint_timeout` that it lasts; but at most once for each row and index entry.
-    /// - growth: from 0 to `(1 − in place) × r × (n + 24 i)`: later batches and vacuum use the room of dropped versions again.
+    /// - log, at least: `r × (72 + b − 23)`: the record of one update is 24 bytes of header, 20 of block reference, 14
+    ///   and 5 of headers of the update and the row, some 9 of framing, and the row without its 23-byte header
+    ///   (`access/xlogrecord.h`, `heapam_xlog.h`). Rows that leave their block at most add 60 for the lock that is
+    ///   logged first and 75 for each index entry. The old row again where it is logged too.
+    /// - log, at most: with `full_page_writes` also 8192 for each block of heap and indexes that is written, once for
+    ///   the run and once more for each `checkpoint_timeout` that it lasts; but at most once for each row and index
+    ///   entry.
+    /// - growth: from 0 to `(1 − in place) × r × (n + 24 i)`: later batches and vacuum use the room of dropped versions
+    ///   again.
     ///
     /// SQLite: the log is at least the new values and at most two pages a row, one in the log and one at the
     /// checkpoint; the file grows by what the values grow, twice over at most, when rows move to other pages.

@@ -25,8 +25,8 @@ const PART: usize = 8;
 /// The parts, in order, as a refusal names them.
 const PARTS: [&str; 4] = ["the table", "the keys", "the options", "what surrounds the table"];
 
-/// A plan's digest: for each of four parts the first 8 bytes of SHA-256 over `"reseal plan" ‖ 0x00 ‖ part's name ‖ 0x00 ‖
-/// JSON`, in hex.
+/// A plan's digest: for each of four parts the first 8 bytes of SHA-256 over
+/// `"reseal plan" ‖ 0x00 ‖ part's name ‖ 0x00 ‖ JSON`, in hex.
 ///
 /// Each part has a digest of its own so that a run that does not match can say which part changed. It guards against
 /// change, not against somebody who may choose the table's definition: 64 bits a part are enough for that.

@@ -80,8 +80,8 @@ impl Plan {
 /// Looks at the table, its surroundings, its values and the keys, and says what a run would do.
 ///
 /// # Errors
-/// Keys that can't be loaded, and trouble with the database or the KMS. What stands in the way of a run is no error, but
-/// a finding.
+/// Keys that can't be loaded, and trouble with the database or the KMS. What stands in the way of a run is no error,
+/// but a finding.
 pub async fn plan(
     store: Arc<dyn Store>,
     name: &TargetName,

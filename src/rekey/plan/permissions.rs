@@ -25,8 +25,8 @@ pub struct Permission {
     pub standing: Standing,
 }
 
-/// Asks each KMS key of `choice` for what a run on the table with the logical name `table` needs of it. `active` are the
-/// KMS keys of the table's active data keys: v3 makes a new one only where there is none.
+/// Asks each KMS key of `choice` for what a run on the table with the logical name `table` needs of it. `active` are
+/// the KMS keys of the table's active data keys: v3 makes a new one only where there is none.
 ///
 /// # Errors
 /// A key that can't be set up at all: no region, no credentials, no keyring file.

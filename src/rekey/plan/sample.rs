@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::{
     rekey::{
         Job, RekeyError,
-        resealer::{Pass, Resealer},
+        engine::{Pass, Resealer},
     },
     store::{KeyRange, PageLimits},
 };

@@ -1,9 +1,9 @@
 //! Retiring a key that no value is under any more, and destroying it after a soak.
 //!
 //! The order is fence, last sweep, [`verify`](super::verify()), [`retire`], [`destroy`]. A key retires only when every
-//! precondition holds or was waived by name; each that does not is an [`Obstacle`], and all are told at once. Every change
-//! of state is in the audit log, so a log whose head is the one that was there when the preconditions were looked at shows
-//! that they hold still: that is how the decision and its record are one step.
+//! precondition holds or was waived by name; each that does not is an [`Obstacle`], and all are told at once. Every
+//! change of state is in the audit log, so a log whose head is the one that was there when the preconditions were
+//! looked at shows that they hold still: that is how the decision and its record are one step.
 //!
 //! What is proven is the database as it is. Backups made before need the old key to be restored, and whoever copied a
 //! value elsewhere has it still: the certificate says so.
@@ -224,8 +224,8 @@ async fn concerned(store: &dyn Store, key: &OldKey) -> Result<Vec<Target>, Retir
     if targets.is_empty() { Err(unknown()) } else { Ok(targets) }
 }
 
-/// The targets whose data keys were made under a KMS key, by the audit log: the registry forgets it when they are wrapped
-/// under another.
+/// The targets whose data keys were made under a KMS key, by the audit log: the registry forgets it when they are
+/// wrapped under another.
 async fn wrapped_for(store: &dyn Store, key: &OldKey) -> Result<BTreeSet<String>, StoreError> {
     let (mut targets, mut after) = (BTreeSet::new(), 0);
     if !matches!(key.kind, OldKind::Kms) {

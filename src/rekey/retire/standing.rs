@@ -108,8 +108,8 @@ pub enum Next {
 /// What is to be done next, by what is on record. `draining` and `retired`: how many of the target's old keys are in
 /// these states.
 ///
-/// A run that is older than the fence is not enough: what was written between its last sweep and the fence, only another
-/// sweep re-keys. A verify behind the fence that passed shows that there was nothing.
+/// A run that is older than the fence is not enough: what was written between its last sweep and the fence, only
+/// another sweep re-keys. A verify behind the fence that passed shows that there was nothing.
 pub fn next_step(standing: &Standing, draining: usize, retired: usize) -> Next {
     let verified = standing.sound_verification().is_some_and(Verification::passed);
     let fence = standing.standing_fence();

@@ -16,8 +16,8 @@ use crate::{
 pub struct KeyUse {
     /// `static:` and its id, a KMS key's name, or `data-key:` and its id.
     pub key: String,
-    /// Its state. Of static and KMS keys: active while the latest run of a target was to it, or while it wraps a data key
-    /// that opens values; draining from then on, until it is retired.
+    /// Its state. Of static and KMS keys: active while the latest run of a target was to it, or while it wraps a data
+    /// key that opens values; draining from then on, until it is retired.
     pub state: DataKeyState,
     /// The targets.
     pub targets: Vec<String>,

@@ -1,6 +1,7 @@
 //! The audit log: every change of state is one row of a hash chain.
 //!
-//! Construction: `hash = SHA-256(previous hash ‖ u64 seq ‖ i64 at ‖ lp(actor) ‖ lp(action) ‖ lp(subject) ‖ lp(detail))`,
+//! Construction:
+//! `hash = SHA-256(previous hash ‖ u64 seq ‖ i64 at ‖ lp(actor) ‖ lp(action) ‖ lp(subject) ‖ lp(detail))`,
 //! integers big-endian, `lp` a u32 length and then the UTF-8 bytes, `at` in Unix milliseconds; the first row's previous
 //! hash is 32 zero bytes, and its number is 1. The chain is not keyed: who may write the table can write it anew from
 //! any row on, and is found out by a head that was noted elsewhere. Every command that changes a state prints it.

@@ -77,8 +77,8 @@ pub trait Retirements {
     /// Now, by the database's clock, and the time of the latest record of the audit log; Unix milliseconds.
     async fn clock(&self) -> Result<(i64, Option<i64>), StoreError>;
 
-    /// Retires a key, if no state has changed since the audit log had `head`: every change of one is recorded there. A data
-    /// key opens nothing any more. `false`: something has changed, look again.
+    /// Retires a key, if no state has changed since the audit log had `head`: every change of one is recorded there. A
+    /// data key opens nothing any more. `false`: something has changed, look again.
     ///
     /// # Crash safety
     /// One durable transaction.

@@ -19,8 +19,8 @@ pub trait Stagings {
     /// The target's staging.
     async fn staging(&self, target: &str) -> Result<Option<Staging>, StoreError>;
 
-    /// Opens a staging of the registered `target` under `keys`, in the place of one that was swapped; gives the one that
-    /// is open then, which is the one from before if it was not swapped.
+    /// Opens a staging of the registered `target` under `keys`, in the place of one that was swapped; gives the one
+    /// that is open then, which is the one from before if it was not swapped.
     async fn open_staging(&self, target: &str, keys: &str) -> Result<Staging, StoreError>;
 
     /// Removes at most `limit` staged rows of the target; gives how many were removed.

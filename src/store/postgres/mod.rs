@@ -39,8 +39,8 @@ const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
      SET LOCAL synchronous_commit = on";
 
-/// For what changes the target's triggers. Whoever writes the table waits behind it, so it does not wait long itself; but
-/// longer than `deadlock_timeout` is by default, when the server sends an autovacuum out of the way.
+/// For what changes the target's triggers. Whoever writes the table waits behind it, so it does not wait long itself;
+/// but longer than `deadlock_timeout` is by default, when the server sends an autovacuum out of the way.
 const BEGIN_DDL: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL lock_timeout = '1200ms'; SET LOCAL statement_timeout = '30s'; \
      SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \

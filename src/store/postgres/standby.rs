@@ -11,8 +11,8 @@ pub(super) async fn position(conn: &mut PgConnection) -> Result<Option<String>, 
     Ok(Some(row.try_get(0)?))
 }
 
-/// Those that are connected and do not just take a backup, and the physical slots that nobody uses now. What a connected one has flushed, a role without
-/// `pg_monitor` does not see.
+/// Those that are connected and do not just take a backup, and the physical slots that nobody uses now. What a
+/// connected one has flushed, a role without `pg_monitor` does not see.
 pub(super) async fn standbys(conn: &mut PgConnection, position: &str) -> Result<Vec<Standby>, StoreError> {
     let sql = "SELECT coalesce(nullif(application_name, ''), 'process ' || pid), flush_lsn >= $1::pg_lsn \
                FROM pg_stat_replication WHERE state IS DISTINCT FROM 'backup' \

@@ -1,7 +1,7 @@
 //! Fly.io: tokens over GraphQL, app vaults with versions, machines with leases, and an add-on.
 //!
-//! A machine's environment is what its app's vault held when it was last started. An updated one may get the vault as it was
-//! a version ago, unless the update names a later one: hosts lag. Only a person's token may use GraphQL.
+//! A machine's environment is what its app's vault held when it was last started. An updated one may get the vault as
+//! it was a version ago, unless the update names a later one: hosts lag. Only a person's token may use GraphQL.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -1,7 +1,7 @@
 //! GitHub: the secrets of a repository's Actions, which it really opens, and runs of its workflows.
 //!
-//! A run goes on by one step with every look at runs. It takes the secrets when it starts, and succeeds when whoever made
-//! the stand-in finds, as it ends, that what it took still works. Times are whole seconds.
+//! A run goes on by one step with every look at runs. It takes the secrets when it starts, and succeeds when whoever
+//! made the stand-in finds, as it ends, that what it took still works. Times are whole seconds.
 
 use std::{
     collections::BTreeMap,

@@ -1,7 +1,7 @@
 //! Stand-ins for the vendors: servers that remember what they minted, act late, and fail as the vendors do.
 //!
-//! Each vendor's file has its state and an axum router over it; [`Vendor`] serves the router and puts faults in its way.
-//! A stand-in is checked against the vendor's own specification where that is at hand (`tests/providers/`).
+//! Each vendor's file has its state and an axum router over it; [`Vendor`] serves the router and puts faults in its
+//! way. A stand-in is checked against the vendor's own specification where that is at hand (`tests/providers/`).
 
 pub(crate) mod control_plane;
 pub(crate) mod fly;

@@ -1,7 +1,7 @@
 //! Neon: API keys, and projects that change one operation at a time.
 //!
-//! With a real PostgreSQL behind it, the home project's roles are roles of that cluster: a reset password begins to work
-//! there when its operation finishes, and drops the role's sessions, as Neon does.
+//! With a real PostgreSQL behind it, the home project's roles are roles of that cluster: a reset password begins to
+//! work there when its operation finishes, and drops the role's sessions, as Neon does.
 
 mod keys;
 mod projects;

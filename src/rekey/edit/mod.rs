@@ -3,10 +3,19 @@
 //! An edit is pure and idempotent, because a value may come by twice: after a crash, in a later sweep, or written
 //! again by somebody who still has the old text. So a value is where it is to end when it is under the new key *and*
 //! editing it changes nothing, and every edited value is edited once more before it may be stored.
+//!
+//! [`UrlPassword`] and [`SharedUrl`] are the edits for a shared server; whoever embeds this crate can bring their own.
 
 use std::fmt::Debug;
 
 use crate::{envelope::Cell, secret::Plaintext};
+
+mod shared_url;
+mod url_parts;
+mod url_password;
+
+pub use shared_url::SharedUrl;
+pub use url_password::{UrlPassword, UrlPasswordError};
 
 /// A change to plaintexts, the same for every value that it is for.
 pub trait Edit: Debug + Send + Sync {

@@ -10,13 +10,16 @@ use rand::RngExt;
 use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::{
-    RekeyError, Step, Waiting,
+    Step, Waiting,
     resealer::{Pass, Resealed, Resealer, count},
     retry::patiently,
     waiting::Wait,
     workshop::Workshop,
 };
-use crate::store::{Batch, Checkpoint, Committed, Lease, Page, StoreError, Tally, Unsettled};
+use crate::{
+    rekey::RekeyError,
+    store::{Batch, Checkpoint, Committed, Lease, Page, StoreError, Tally, Unsettled},
+};
 
 /// How often a lease of 20 s is renewed while no batch renews it.
 const HEARTBEAT: Duration = Duration::from_secs(5);

@@ -14,12 +14,12 @@ const KEPT: usize = 3600;
 
 /// Where the end of the log was at each look.
 #[derive(Debug, Default)]
-pub(in crate::rekey) struct Lag(VecDeque<(Instant, u64)>);
+pub(in crate::rekey::engine) struct Lag(VecDeque<(Instant, u64)>);
 
 impl Lag {
     /// One look: the log ends at `end`, the slowest replica has replayed up to `replayed`, and is behind by `reported`
     /// if the server is right.
-    pub(in crate::rekey) fn look(
+    pub(in crate::rekey::engine) fn look(
         &mut self,
         now: Instant,
         end: u64,

@@ -5,6 +5,6 @@ mod courtesy;
 mod lag;
 mod pace;
 
-pub(in crate::rekey) use courtesy::Courtesy;
-pub(in crate::rekey) use lag::Lag;
-pub(in crate::rekey) use pace::Pace;
+pub(in crate::rekey::engine) use courtesy::Courtesy;
+pub(in crate::rekey::engine) use lag::Lag;
+pub(in crate::rekey::engine) use pace::Pace;

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::{sync::watch, task::JoinSet};
 
-use super::{RekeyError, Stop, workshop::Workshop};
+use super::{Stop, workshop::Workshop};
+use crate::rekey::RekeyError;
 
 /// Why a worker left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,10 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 
-use super::{DataKeyScope, Edited, Job, KMS_CONCURRENCY, Kind, RekeyError, Step, edit};
+use super::Step;
 use crate::{
     envelope::{Encoding, Format, Shape, is_ambiguous_first_byte},
     keyring::{Attempt, OriginKey, ProofFailed, Reason, RowKeys, Sealer, looks_like_url},
+    rekey::{DataKeyScope, Edited, Job, KMS_CONCURRENCY, Kind, RekeyError, edit},
     secret::Plaintext,
     store::{Cells, Page, Quarantined, Tally},
 };
@@ -37,7 +38,7 @@ enum Verdict {
 
 /// A page with what is to replace it.
 #[derive(Debug)]
-pub(super) struct Resealed {
+pub(in crate::rekey) struct Resealed {
     /// The page as read.
     pub page: Page,
     /// The new cells; `None` leaves a cell as it is.
@@ -53,7 +54,7 @@ impl Resealed {
     ///
     /// A cell is counted once, when its first visit settles; a sweep after the first adds only what it re-keys or
     /// newly quarantines.
-    pub(super) fn tally(&self, rows: std::ops::Range<usize>, sweep: i64) -> Tally {
+    pub(in crate::rekey) fn tally(&self, rows: std::ops::Range<usize>, sweep: i64) -> Tally {
         let width = self.page.cells.width();
         let scanned = if sweep == 1 { count(rows.len()) } else { 0 };
         let mut tally = Tally { scanned, ..Tally::default() };
@@ -82,13 +83,13 @@ impl Resealed {
     }
 }
 
-pub(super) fn count(n: usize) -> i64 {
+pub(in crate::rekey) fn count(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Which pass over the table this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
+pub(in crate::rekey) enum Pass {
     /// Every value is opened.
     First,
     /// Values that show the new key in their header, or have v2's form where only the new key can have made them,
@@ -98,7 +99,7 @@ pub(super) enum Pass {
 }
 
 /// Re-seals pages. Keeps its buffers from page to page.
-pub(super) struct Resealer {
+pub(in crate::rekey) struct Resealer {
     job: Arc<Job>,
     plaintexts: Vec<Plaintext>,
     check: Plaintext,
@@ -109,7 +110,7 @@ pub(super) struct Resealer {
 }
 
 impl Resealer {
-    pub(super) fn new(job: Arc<Job>) -> Self {
+    pub(in crate::rekey) fn new(job: Arc<Job>) -> Self {
         Self {
             job,
             plaintexts: Vec::new(),
@@ -125,7 +126,7 @@ impl Resealer {
     ///
     /// # Errors
     /// Trouble that is no verdict on a value; the page is then as it was, and nothing was written.
-    pub(super) async fn reseal(&mut self, page: Page, pass: Pass) -> Result<Resealed, RekeyError> {
+    pub(in crate::rekey) async fn reseal(&mut self, page: Page, pass: Pass) -> Result<Resealed, RekeyError> {
         let width = page.cells.width();
         let cells = page.keys.len() * width;
         self.plaintexts.resize_with(self.plaintexts.len().max(cells), Plaintext::new);
@@ -146,7 +147,7 @@ impl Resealer {
     }
 
     /// Re-seals single cells of `page`: those that `only` names, by row and column.
-    pub(super) async fn reseal_only(
+    pub(in crate::rekey) async fn reseal_only(
         &mut self,
         page: Page,
         only: &[(usize, usize)],

@@ -2,8 +2,8 @@
 
 use url::Host;
 
-/// The parts of a URL's authority, as they stand in its text (RFC 3986 §3.2; as readers do, the last `@` ends the user's
-/// part). No copy of the text is made, and nothing is normalised.
+/// The parts of a URL's authority, as they stand in its text (RFC 3986 §3.2; as readers do, the last `@` ends the
+/// user's part). No copy of the text is made, and nothing is normalised.
 #[derive(Clone, Copy)]
 pub(super) struct Parts<'a> {
     pub(super) scheme: &'a str,

@@ -14,9 +14,9 @@ use crate::{
 /// Puts a new password into the URLs of one shared server, and touches no others.
 ///
 /// A URL is the shared server's if its scheme, host, port and user are those of the old shared URL; the port may be
-/// left out where it is the scheme's own, and a user may be percent-encoded another way. Only the bytes of the password are
-/// replaced, with those that the new shared URL has there: what else the URL says, and how, stays byte for byte. A URL
-/// without a password stays without one.
+/// left out where it is the scheme's own, and a user may be percent-encoded another way. Only the bytes of the password
+/// are replaced, with those that the new shared URL has there: what else the URL says, and how, stays byte for byte. A
+/// URL without a password stays without one.
 pub struct UrlPassword {
     shared: SecretText,
     /// As it stands in a URL, percent-encoded.

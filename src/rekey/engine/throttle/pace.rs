@@ -16,7 +16,7 @@ const ROUNDING: f64 = 1e-3;
 /// A booking is a position in the row of all rows; its turn comes when the clock has passed every row before it. So a
 /// rate that changes is felt by those who wait already.
 #[derive(Debug)]
-pub(in crate::rekey) struct Pace {
+pub(in crate::rekey::engine) struct Pace {
     booked: f64,
     passed: f64,
     at: Instant,
@@ -25,15 +25,15 @@ pub(in crate::rekey) struct Pace {
 
 /// A place among the rows.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::rekey) struct Ticket(f64);
+pub(in crate::rekey::engine) struct Ticket(f64);
 
 impl Pace {
-    pub(in crate::rekey) fn new(now: Instant) -> Self {
+    pub(in crate::rekey::engine) fn new(now: Instant) -> Self {
         Self { booked: 0.0, passed: 0.0, at: now, rate: None }
     }
 
     /// Books `rows` behind all that were booked before.
-    pub(in crate::rekey) fn book(
+    pub(in crate::rekey::engine) fn book(
         &mut self,
         rows: usize,
         now: Instant,
@@ -46,7 +46,7 @@ impl Pace {
     }
 
     /// How long the ticket's rows have to wait; `None` when it is their turn.
-    pub(in crate::rekey) fn wait(
+    pub(in crate::rekey::engine) fn wait(
         &mut self,
         ticket: Ticket,
         now: Instant,

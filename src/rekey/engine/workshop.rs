@@ -11,10 +11,12 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 
 use super::{
-    Job, Metrics, Status, Step, Stop, StopSignal, Waiting, directions::Directions, throttle::Pace,
-    waiting::Wait,
+    Metrics, Status, Step, Stop, StopSignal, Waiting, directions::Directions, throttle::Pace, waiting::Wait,
 };
-use crate::store::{Batch, Committed, Lease, StoreError};
+use crate::{
+    rekey::Job,
+    store::{Batch, Committed, Lease, StoreError},
+};
 
 /// What the workers of one process share.
 pub(super) struct Workshop {

@@ -6,23 +6,23 @@ const FLOOR: usize = 10;
 /// The most rows a batch may have: half of what it was whenever somebody is seen waiting, and a tenth of what was asked
 /// for more whenever nobody is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::rekey) struct Courtesy(Option<usize>);
+pub(in crate::rekey::engine) struct Courtesy(Option<usize>);
 
 impl Courtesy {
     /// One look: how many sessions wait for ours, which were asked to take `asked` rows a batch.
-    pub(in crate::rekey) fn look(self, waiting: u64, asked: usize) -> Self {
+    pub(in crate::rekey::engine) fn look(self, waiting: u64, asked: usize) -> Self {
         let most = self.batch(asked);
         let most = if waiting > 0 { (most / 2).max(FLOOR) } else { most + (asked / 10).max(1) };
         Self((most < asked).then_some(most))
     }
 
     /// Whether it holds back at all.
-    pub(in crate::rekey) fn yields(self) -> bool {
+    pub(in crate::rekey::engine) fn yields(self) -> bool {
         self.0.is_some()
     }
 
     /// The rows that a batch may have of the `asked` for.
-    pub(in crate::rekey) fn batch(self, asked: usize) -> usize {
+    pub(in crate::rekey::engine) fn batch(self, asked: usize) -> usize {
         self.0.unwrap_or(asked).min(asked)
     }
 }

@@ -3,8 +3,11 @@
 
 use std::num::NonZero;
 
-use super::{Options, Waiting};
-use crate::store::{Orders, Paused};
+use super::Waiting;
+use crate::{
+    rekey::Options,
+    store::{Orders, Paused},
+};
 
 /// Read by every worker before each batch. Sent anew when it changes, so that who waits hears of it at once.
 #[derive(Debug, Clone, PartialEq)]

@@ -12,12 +12,10 @@ use tokio::{sync::watch, time::sleep};
 use ulid::Ulid;
 
 use super::{
-    Job, Outcome, RekeyError, Report, Status, Step, Stop, StopSignal, Waiting,
+    Status, Step, Stop, StopSignal, Waiting,
     attend::Attendant,
     crew::{self, Left},
     directions::Directions,
-    fence::require_passable,
-    identity,
     pipeline::{AbortOnDrop, End, work},
     resealer::count,
     retry::patiently,
@@ -27,6 +25,7 @@ use super::{
 };
 use crate::{
     keyring::Attempt,
+    rekey::{Job, Outcome, RekeyError, Report, fence::require_passable, identity},
     secret::Plaintext,
     store::{Claim, KeyRange, NewRun, Replicas, RowKey, RunRow, RunState, StoreError, Tally},
 };
@@ -213,7 +212,7 @@ fn ranges(points: Vec<RowKey>) -> Vec<KeyRange> {
 }
 
 /// Refuses keys under which not one of the sampled values opens.
-pub(super) async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
+pub(in crate::rekey) async fn require_right_keys(job: &Arc<Job>) -> Result<(), RekeyError> {
     let page = job.store.sample(&job.target, SAMPLE, job.limits()).await?;
     let (mut values, mut plaintext, mut buffer) = (0, Plaintext::new(), Vec::new());
     for (row, key) in page.keys.iter().enumerate() {
