@@ -2,5 +2,6 @@
 
 mod in_place;
 mod matrix;
+mod rules;
 mod table;
 mod world;

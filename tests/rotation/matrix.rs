@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io::Write,
     sync::{Arc, Mutex},
 };
 
@@ -110,18 +111,15 @@ fn hook(
         let now = blow.clone().filter(|(at, _)| *at == step).map(|(_, blow)| blow);
         async move {
             world.every_instant(secret, strategy, step).await;
+            let strikes = |at: Moment| at == moment && !std::mem::replace(&mut *struck.lock().unwrap(), true);
             match now {
-                Some(Blow::Dies(at))
-                    if at == moment && !std::mem::replace(&mut *struck.lock().unwrap(), true) =>
-                {
+                Some(Blow::Dies(at)) if strikes(at) => {
                     died.notify_one();
                     std::future::pending::<()>().await;
                 }
-                Some(Blow::Fails(number, fault)) if moment == Moment::BeforeCall => {
-                    if !std::mem::replace(&mut *struck.lock().unwrap(), true) {
-                        for vendor in world.vendors() {
-                            vendor.fault(Rule::any_after(number, fault.clone()));
-                        }
+                Some(Blow::Fails(number, fault)) if strikes(Moment::BeforeCall) => {
+                    for vendor in world.vendors() {
+                        vendor.fault(Rule::any_after(number, fault.clone()));
                     }
                 }
                 _ => {}
@@ -286,7 +284,8 @@ async fn matrix(secret: SecretName, name: &'static str) {
             }
         }
     }
-    println!("{secret} {name}: {cases} cases, {done} done, {rolled_back} rolled back");
+    let summary = format!("{secret} {name}: {cases} cases, {done} done, {rolled_back} rolled back");
+    drop(writeln!(std::io::stdout(), "{summary}"));
 }
 
 /// Requests of a step that are struck one by one, at most; what comes after them is more of the same.
