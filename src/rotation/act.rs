@@ -87,7 +87,7 @@ impl Rotation<'_> {
         // A person mistypes; a file does not change.
         for _ in 0..3 {
             let Some(given) = self.tools.operator.give(ask, problem.as_deref()).await else { break };
-            match values::check(ask.value, given, self.pair.old_value()) {
+            match values::check(Some(ask.value), given, self.pair.old_value()) {
                 Ok(value) => {
                     let credentials = vec![self.pending(None, &value)?];
                     return Ok(Taken::Done(json!({"given_by": "operator"}), credentials));
@@ -96,10 +96,11 @@ impl Rotation<'_> {
             }
         }
         let what = ask.how;
-        Ok(Taken::Waits(Wait::for_(match problem {
+        let what = match problem {
             Some(problem) => format!("a person: {problem}; {what}"),
             None => format!("a person: {what}"),
-        })))
+        };
+        Ok(Taken::Waits(Wait::for_(what).with("--value-file FILE")))
     }
 
     async fn confirm(&self, step: &str, what: &str) -> Taken {
@@ -109,9 +110,9 @@ impl Rotation<'_> {
         match self.tools.operator.confirm(what).await {
             Some(true) => Taken::done(json!({"confirmed_by": "operator"})),
             Some(false) => Taken::Waits(Wait::for_(format!("a person who says no so far: {what}"))),
-            None => Taken::Waits(Wait::for_(format!(
-                "a person: {what} (say so at a terminal, or with --accept-unverified {step})"
-            ))),
+            None => Taken::Waits(
+                Wait::for_(format!("a person: {what}")).with(format!("--accept-unverified {step}")),
+            ),
         }
     }
 
@@ -214,11 +215,8 @@ impl Rotation<'_> {
         if !staged.iter().any(|name| name == self.recipe.secret.as_str()) {
             return Ok(Taken::done(json!({"app": fly.app, "deployed_by": "others"})));
         }
-        Ok(Taken::Waits(Wait::for_(format!(
-            "the next deploy of {}, which brings the staged value to its machines; to do it now: \
-             reseal rotate resume {} --deploy",
-            fly.app, self.recipe.secret
-        ))))
+        let what = format!("the next deploy of {}, which brings the staged value to its machines", fly.app);
+        Ok(Taken::Waits(Wait::for_(what).with("--deploy")))
     }
 
     async fn await_window(&self, window: Window) -> Result<Taken, RotationError> {
@@ -236,6 +234,7 @@ impl Rotation<'_> {
             what: "the end of the old value's window: until then both work, and afterwards only the new one"
                 .to_owned(),
             until_ms: Some(until),
+            with: None,
         }))
     }
 

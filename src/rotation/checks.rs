@@ -172,9 +172,9 @@ impl Rotation<'_> {
                 json!({"accepted_unverified": name, "note": format!("not verified, as accepted: {why}")}),
             );
         }
-        Taken::Waits(super::Wait::for_(format!(
-            "a check that can't be made: {why}; to go on without it: reseal rotate resume {} --accept-unverified {name}",
-            self.recipe.secret
-        )))
+        Taken::Waits(
+            super::Wait::for_(format!("a check that can't be made: {why}"))
+                .with(format!("--accept-unverified {name}")),
+        )
     }
 }

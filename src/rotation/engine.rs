@@ -48,6 +48,26 @@ pub struct Asked {
     pub old: Option<String>,
 }
 
+/// What a person adds to what was asked for when a rotation goes on.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Added {
+    /// Machines get the new value at once after all.
+    #[serde(default)]
+    pub deploy: bool,
+    /// More steps and locations that may pass without a check.
+    #[serde(default)]
+    pub accept_unverified: BTreeSet<String>,
+}
+
+impl Asked {
+    fn add(&mut self, added: Added) {
+        if added.deploy {
+            self.stage = Some(false);
+        }
+        self.accept_unverified.extend(added.accept_unverified);
+    }
+}
+
 /// How a process goes about a rotation.
 #[derive(Debug, Clone)]
 pub struct Manner {
@@ -160,7 +180,7 @@ impl<'a> Rotation<'a> {
     /// Opens a rotation.
     ///
     /// # Errors
-    /// [`RotationError::Refused`] when the secret has an open one.
+    /// [`RotationError::Refused`] when the secret has an open one, or the rotation would end what it needs itself.
     ///
     /// # Crash safety
     /// Opened or not. Nothing is asked of a provider before the first [`advance`](Self::advance).
@@ -172,6 +192,9 @@ impl<'a> Rotation<'a> {
     ) -> Result<Self, RotationError> {
         let known = tools.store.credentials(Some(secret.as_str())).await?;
         let current = known.into_iter().find(|known| known.state == CredentialState::Current);
+        let current = current.map(|current| tools.held(secret, current)).transpose()?;
+        tools.require_authority_outlives(secret, current.as_ref())?;
+        tools.require_journal_outlives(&steps(strategy, &asked))?;
         asked.old = current.map(|current| current.credential_id);
         let rotation_id = Ulid::generate().to_string();
         let options = serde_json::to_value(&asked).unwrap_or_default();
@@ -235,7 +258,7 @@ impl<'a> Rotation<'a> {
         };
         rotation.replay().await?;
         rotation.pair = rotation.load_pair().await?;
-        rotation.require_authority_outlives()?;
+        tools.require_authority_outlives(secret, rotation.pair.old.as_ref())?;
         Ok(rotation)
     }
 
@@ -256,8 +279,11 @@ impl<'a> Rotation<'a> {
             if let Some(error) = error_of(&record) {
                 self.trouble = Some(error);
             }
+            if let Ok(added) = serde_json::from_value(detail_of(&record)["added"].take()) {
+                self.asked.add(added);
+            }
         }
-        if self.state.open {
+        if self.state.open && matches!(self.state.phase, Phase::Going(_)) {
             // Whoever wrote that intent is gone: from here on nobody knows what became of it.
             self.record(Event::Unknown, json!({"found": "an intent without an outcome"}), Vec::new()).await?;
         }
@@ -277,44 +303,15 @@ impl<'a> Rotation<'a> {
         let credentials = self.tools.store.credentials(Some(self.recipe.secret.as_str())).await?;
         let mut pair = Pair::default();
         for credential in credentials {
-            let value = credential.sealed.as_deref().map(|sealed| {
-                self.tools.vault.open(&credential.credential_id, sealed).ok_or_else(|| {
-                    RotationError::refused(
-                        format!(
-                            "a sealed value of {} opens under none of the journal's data keys",
-                            self.recipe.secret
-                        ),
-                        "name the KMS key that the journal is sealed under: --kms KEY",
-                    )
-                })
-            });
-            let value = value.transpose()?;
-            let held =
-                Held { credential_id: credential.credential_id, provider_id: credential.provider_id, value };
             let ours = credential.rotation_id.as_deref() == id;
-            if self.asked.old.as_ref() == Some(&held.credential_id) {
-                pair.old = Some(held);
-            } else if ours && credential.state == CredentialState::Pending && pair.new.is_none() {
-                pair.new = Some(held);
+            let comes = ours && credential.state == CredentialState::Pending && pair.new.is_none();
+            if self.asked.old.as_ref() == Some(&credential.credential_id) {
+                pair.old = Some(self.tools.held(self.recipe.secret, credential)?);
+            } else if comes {
+                pair.new = Some(self.tools.held(self.recipe.secret, credential)?);
             }
         }
         Ok(pair)
-    }
-
-    /// A rotation may not end the credential that it needs to clean up with.
-    fn require_authority_outlives(&self) -> Result<(), RotationError> {
-        let (Some(old), Some(token)) =
-            (self.pair.old_value(), self.tools.estate.authority(self.recipe.secret))
-        else {
-            return Ok(());
-        };
-        if old != token.1 {
-            return Ok(());
-        }
-        Err(RotationError::refused(
-            format!("{} holds the very value of {} that is to be revoked", token.0, self.recipe.secret),
-            format!("give reseal a credential of its own in {}", token.0),
-        ))
     }
 
     /// Its id.
@@ -322,9 +319,35 @@ impl<'a> Rotation<'a> {
         &self.lease.rotation_id
     }
 
+    /// What it does, in order.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
     /// Where it is.
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// Adds to what was asked for, for good: the rotation stops, if it does not already, and goes on with it.
+    pub async fn add(&mut self, added: Added) -> Result<(), RotationError> {
+        if added == Added::default() || self.state.phase.is_over() {
+            return Ok(());
+        }
+        if matches!(self.state.phase, Phase::Going(_)) {
+            self.record(Event::Parked, Wait::for_("a person's word").detail(), Vec::new()).await?;
+        }
+        self.record(Event::Resumed, json!({"added": added}), Vec::new()).await?;
+        self.asked.add(added);
+        Ok(())
+    }
+
+    /// Gives the lease back, so that another can take the rotation up at once.
+    ///
+    /// # Errors
+    /// The journal's. A lease that was not given back ends by itself, within 20 s.
+    pub async fn release(&self) -> Result<(), RotationError> {
+        Ok(self.tools.store.release_rotation(&self.lease).await?)
     }
 
     /// Lets a parked rotation go on.
@@ -375,7 +398,8 @@ impl<'a> Rotation<'a> {
     /// Goes on until it ends or parks.
     ///
     /// # Errors
-    /// The journal's, and [`RotationError::Fenced`]. Trouble with providers ends in [`Ending::Parked`].
+    /// The journal's, and [`RotationError::Fenced`]. Trouble with providers ends in [`Ending::Parked`]. A setting that is
+    /// missing, and what does not hold on our side, park the rotation too, and are the error.
     pub async fn advance(&mut self) -> Result<Ending, RotationError> {
         loop {
             let decision = self.state.decide();
@@ -393,11 +417,21 @@ impl<'a> Rotation<'a> {
                     self.held(self.undo(at)).await
                 }
             };
-            let taken = match taken {
-                Err(RotationError::Provider(error)) => Self::unbegun(decision, &error),
-                taken => taken?,
-            };
             let at = self.place();
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(RotationError::Provider(error)) => Self::unbegun(decision, &error),
+                Err(error @ (RotationError::Settings { .. } | RotationError::Refused { .. })) => {
+                    // It comes before any call: a step that was only begun did nothing.
+                    if matches!(decision, Decision::Act(_)) {
+                        self.record(Event::NotDone, json!({}), Vec::new()).await?;
+                    }
+                    self.park(Wait::for_(error.to_string())).await?;
+                    self.release().await?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+            };
             self.tools.manner.hook.at(self.steps[at].name, Moment::AfterCall).await;
             self.settle(at, taken).await?;
             self.tools.manner.hook.at(self.steps[at].name, Moment::AfterRecord).await;
@@ -620,7 +654,8 @@ fn error_of(record: &RotationRecord) -> Option<String> {
 fn wait_of(record: &RotationRecord) -> Option<Wait> {
     let detail = detail_of(record);
     let what = detail["waiting"].as_str()?.to_owned();
-    Some(Wait { what, until_ms: detail["until_ms"].as_i64() })
+    let with = detail["with"].as_str().map(str::to_owned);
+    Some(Wait { what, until_ms: detail["until_ms"].as_i64(), with })
 }
 
 fn note(detail: &Value) -> Option<String> {

@@ -132,7 +132,7 @@ pub struct Estate {
     /// Whether the control plane was given a session for reseal.
     pub has_session: bool,
     /// The organization and the plan that a test checkout is for.
-    pub checkout: (String, String),
+    pub checkout: Option<(String, String)>,
     /// Whether the journal is in the control plane's own database.
     pub journal_in_database: bool,
 }

@@ -192,10 +192,14 @@ impl Rotation<'_> {
             ));
         }
         let estate = self.tools.estate;
+        let Some((org, plan)) = &estate.checkout else {
+            return Ok(self.unverified(
+                "checkout",
+                "nothing says what to check out: set RESEAL_CHECKOUT_ORG and RESEAL_CHECKOUT_PLAN",
+            ));
+        };
         let control_plane = estate.control_plane()?;
-        Ok(tried(control_plane.checkout(&estate.checkout.0, &estate.checkout.1).await, |url| {
-            Taken::done(json!({"host": url.host_str()}))
-        }))
+        Ok(tried(control_plane.checkout(org, plan).await, |url| Taken::done(json!({"host": url.host_str()}))))
     }
 
     async fn webhook_events(&self) -> Result<Taken, RotationError> {

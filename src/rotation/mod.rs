@@ -7,6 +7,8 @@
 //! - [`Vault`]: how values rest in the journal.
 
 mod act;
+mod adopt;
+mod authority;
 mod checks;
 mod engine;
 mod error;
@@ -26,7 +28,8 @@ mod undo;
 mod values;
 mod vault;
 
-pub use engine::{Asked, Ending, Manner, Progress, Rotation, Tools, open_rotation, shape, steps};
+pub use adopt::adopt;
+pub use engine::{Added, Asked, Ending, Manner, Progress, Rotation, Tools, open_rotation, shape, steps};
 pub use error::RotationError;
 pub use estate::{Billing, Cache, Estate, FlyApp, Held, Mailer, NeonProject, Pair, Publisher, Table};
 pub use hook::{Hook, Moment};

@@ -49,14 +49,20 @@ pub struct Wait {
     pub what: String,
     /// When it is over by itself, in Unix milliseconds.
     pub until_ms: Option<i64>,
+    /// What the command that goes on needs besides: an option, as it is typed.
+    pub with: Option<String>,
 }
 
 impl Wait {
     pub(super) fn for_(what: impl Into<String>) -> Self {
-        Self { what: what.into(), until_ms: None }
+        Self { what: what.into(), until_ms: None, with: None }
+    }
+
+    pub(super) fn with(self, option: impl Into<String>) -> Self {
+        Self { with: Some(option.into()), ..self }
     }
 
     pub(super) fn detail(&self) -> Value {
-        json!({"waiting": self.what, "until_ms": self.until_ms})
+        json!({"waiting": self.what, "until_ms": self.until_ms, "with": self.with})
     }
 }

@@ -21,9 +21,9 @@ pub(super) enum WrongValue {
     Same,
 }
 
-/// The value, without the line break that ends a file.
+/// The value, without the line break that ends a file; of any kind where none is given.
 pub(super) fn check(
-    kind: ValueKind,
+    kind: Option<ValueKind>,
     given: SecretText,
     old: Option<&SecretText>,
 ) -> Result<SecretText, WrongValue> {
@@ -33,22 +33,23 @@ pub(super) fn check(
         return Err(WrongValue::Empty);
     }
     let has_control = text.chars().any(char::is_control);
-    let has_space = kind != ValueKind::Mailbox && text.chars().any(char::is_whitespace);
+    let one_word = matches!(kind, Some(ValueKind::StripeKey | ValueKind::StripeWebhookSecret));
+    let has_space = one_word && text.chars().any(char::is_whitespace);
     if has_control || has_space || text.trim() != text {
         return Err(WrongValue::Spaces);
     }
     let value = SecretText::new(text.to_owned());
     match kind {
-        ValueKind::StripeKey => {
+        Some(ValueKind::StripeKey) => {
             stripe::mode(&value).map_err(|error| WrongValue::Stripe(error.to_string()))?;
         }
-        ValueKind::StripeWebhookSecret if !is_webhook_secret(text) => {
+        Some(ValueKind::StripeWebhookSecret) if !is_webhook_secret(text) => {
             return Err(WrongValue::Kind("a webhook secret, which begins with whsec_"));
         }
-        ValueKind::Mailbox if text.parse::<Mailbox>().is_err() => {
+        Some(ValueKind::Mailbox) if text.parse::<Mailbox>().is_err() => {
             return Err(WrongValue::Kind("an address such as: Name <name@example.com>"));
         }
-        ValueKind::StripeWebhookSecret | ValueKind::Mailbox => {}
+        Some(ValueKind::StripeWebhookSecret | ValueKind::Mailbox) | None => {}
     }
     if old == Some(&value) { Err(WrongValue::Same) } else { Ok(value) }
 }
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     fn wrong(kind: ValueKind, text: &str) -> Option<WrongValue> {
-        check(kind, SecretText::new(text.to_owned()), None).err()
+        check(Some(kind), SecretText::new(text.to_owned()), None).err()
     }
 
     #[test]
@@ -83,7 +84,7 @@ mod tests {
         assert!(matches!(wrong(ValueKind::Mailbox, "noreply at moleculesai.app"), Some(WrongValue::Kind(_))));
         let same = SecretText::new(key.to_owned());
         assert_eq!(
-            check(ValueKind::StripeKey, SecretText::new(format!("{key}\n")), Some(&same)).err(),
+            check(Some(ValueKind::StripeKey), SecretText::new(format!("{key}\n")), Some(&same)).err(),
             Some(WrongValue::Same)
         );
     }

@@ -25,6 +25,8 @@ pub struct RotationRow {
     pub holder: Option<String>,
     /// Whether that one's lease has not run out.
     pub held: bool,
+    /// When it runs out unless it is renewed, in Unix milliseconds.
+    pub lease_ms: Option<i64>,
     /// Unix milliseconds.
     pub begun_ms: i64,
     /// Unix milliseconds; `None` while it is open.

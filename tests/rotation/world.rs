@@ -246,7 +246,7 @@ impl World {
             ),
             table: None,
             has_session: true,
-            checkout: ("acme".to_owned(), "pro".to_owned()),
+            checkout: Some(("acme".to_owned(), "pro".to_owned())),
             journal_in_database: false,
         }
     }

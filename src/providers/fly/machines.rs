@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{Fly, PROVIDER, acting};
-use crate::providers::{ProviderError, http::Reply};
+use crate::{
+    providers::{ProviderError, http::Reply},
+    secret::SecretText,
+};
 
 /// A machine.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -234,6 +237,46 @@ impl Fly {
         machine: &str,
         variable: &str,
     ) -> Result<Option<[u8; 32]>, ProviderError> {
+        let script = format!("printf %s \"${variable}\" | sha256sum");
+        let reply = self.execute(app, machine, variable, &script).await?;
+        digest(&reply)
+    }
+
+    /// What a running machine has in its environment as `variable`; `None` when that is empty or not set. The image must
+    /// have `sh`.
+    ///
+    /// # Errors
+    /// Those of [`secret_digest`](Self::secret_digest).
+    pub async fn secret_value(
+        &self,
+        app: &str,
+        machine: &str,
+        variable: &str,
+    ) -> Result<Option<SecretText>, ProviderError> {
+        #[derive(Deserialize)]
+        struct Printed {
+            #[serde(default)]
+            exit_code: i64,
+            stdout: Option<SecretText>,
+        }
+        let script = format!("printf %s \"${variable}\"");
+        let reply = self.execute(app, machine, variable, &script).await?;
+        let printed: Printed = reply.json()?;
+        // The status is 200 whatever the command did.
+        if printed.exit_code != 0 {
+            return Err(reply.unexpected("the command failed: has the image sh?"));
+        }
+        Ok(printed.stdout.filter(|value| !value.expose().is_empty()))
+    }
+
+    /// Runs a script that names `variable` on a machine.
+    async fn execute(
+        &self,
+        app: &str,
+        machine: &str,
+        variable: &str,
+        script: &str,
+    ) -> Result<Reply, ProviderError> {
         let name = "run a command on the machine";
         let is_a_name = !variable.is_empty()
             && !variable.starts_with(|first: char| first.is_ascii_digit())
@@ -242,11 +285,9 @@ impl Fly {
             let why = "its environment has no variable of such a name";
             return Err(ProviderError::NotAsked { provider: PROVIDER, call: name, why });
         }
-        let script = format!("printf %s \"${variable}\" | sha256sum");
         let body = json!({ "command": ["sh", "-c", script], "timeout": 10 });
         let call = self.machines.post(name, &["apps", app, "machines", machine, "exec"]).json(&body);
-        let reply = acting(call.repeatable(), "exec", &[app, machine]).send().await?;
-        digest(&reply)
+        acting(call.repeatable(), "exec", &[app, machine]).send().await
     }
 }
 

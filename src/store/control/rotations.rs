@@ -345,7 +345,8 @@ macro_rules! rotations {
             let rows = query(concat!(
                 "SELECT rotation_id, secret, strategy, options, phase, step, waiting, until_ms, holder, ",
                 "coalesce(holder IS NOT NULL AND lease_until >= ", now!(), ", false), ",
-                ms_open!(), "begun_at", ms_close!(), ", ", ms_open!(), "ended_at", ms_close!(),
+                ms_open!(), "begun_at", ms_close!(), ", ", ms_open!(), "ended_at", ms_close!(), ", ",
+                ms_open!(), "lease_until", ms_close!(),
                 " FROM reseal_rotations WHERE $1 IS NULL OR secret = $1 ORDER BY begun_at DESC, rotation_id DESC"
             ))
             .bind(secret.map(str::to_owned))
@@ -366,6 +367,7 @@ macro_rules! rotations {
                         held: row.try_get(9)?,
                         begun_ms: row.try_get(10)?,
                         ended_ms: row.try_get(11)?,
+                        lease_ms: row.try_get(12)?,
                     })
                 })
                 .collect()
