@@ -1,11 +1,12 @@
 //! Settings: flags, then the environment, then `reseal.toml`, then defaults. Each value remembers its origin.
 //!
-//! One table, [`SETTINGS`], gives every setting its name in all layers, its help and its default. Values stay text
+//! A table gives every setting its name in all layers, its help and its default. Values stay text
 //! here; what they mean is read where they are used, so that a key pasted in the wrong place is never echoed by a
 //! parser that is not ours.
 
 mod database_url;
 mod layers;
+mod providers;
 mod settings;
 mod source;
 
@@ -13,8 +14,8 @@ pub(crate) use database_url::{DatabaseUrl, SQLITE};
 use layers::Origin;
 pub(crate) use layers::{Settings, Value, quote};
 use settings::Definition;
-pub(crate) use settings::{Kind, SETTINGS, definition};
-use source::secret_at;
+pub(crate) use settings::{Kind, SETTINGS, all, definition};
+use source::{place_in, secret_at};
 
 /// Why the settings can't be used: what is wrong, never the value, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -62,7 +62,7 @@ fn flag(name: &'static str) -> Arg {
     let arg = Arg::new(name).long(name).help(setting.help);
     let arg = match setting.kind {
         Kind::Switch => return arg.action(ArgAction::SetTrue),
-        Kind::One => arg.action(ArgAction::Set),
+        Kind::One | Kind::Secret => arg.action(ArgAction::Set),
         Kind::Many => arg.action(ArgAction::Append),
     };
     let arg = arg.value_name(setting.value_name);

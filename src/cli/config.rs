@@ -5,7 +5,7 @@ use reseal::keyring::spec::KeySpec;
 use serde_json::{Value, json};
 
 use super::{Answer, Call, Exit, Fault, args};
-use crate::config::{self, DatabaseUrl, SETTINGS};
+use crate::config::{self, DatabaseUrl, SETTINGS, all};
 
 pub(super) fn command() -> Command {
     let names = SETTINGS.iter().map(|setting| setting.name).collect::<Vec<_>>();
@@ -15,7 +15,7 @@ pub(super) fn command() -> Command {
 
 pub(super) fn run(call: &Call) -> Result<Answer, Fault> {
     let mut rows = Vec::new();
-    for setting in SETTINGS {
+    for setting in all() {
         let value = call.settings.value(setting.name);
         let texts = value.map_or(Ok(Vec::new()), |value| shown(setting.name, value, call))?;
         rows.push((setting.name, texts, value.map(|value| value.origin.to_string())));
@@ -36,11 +36,13 @@ pub(super) fn run(call: &Call) -> Result<Answer, Fault> {
 /// The values as they may be shown: a URL without its password, a key only by its name.
 fn shown(name: &str, value: &config::Value, call: &Call) -> Result<Vec<String>, Fault> {
     Ok(match name {
-        "database-url" => vec![DatabaseUrl::new(value)?.masked()],
+        "database-url" => vec![DatabaseUrl::new("database-url", value)?.masked()],
+        "state-url" => vec![DatabaseUrl::new("state-url", value)?.masked()],
         "rewrite-url-password-from" | "rewrite-old-url" => {
             call.settings.place(name)?.into_iter().map(str::to_owned).collect()
         }
-        "old" | "new" => call.settings.keys(name)?.iter().map(KeySpec::to_string).collect(),
+        "old" | "new" | "kms" => call.settings.keys(name)?.iter().map(KeySpec::to_string).collect(),
+        // Of a secret this is where it is kept.
         _ => value.texts().to_vec(),
     })
 }

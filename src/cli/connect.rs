@@ -2,10 +2,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use reseal::store::{
-    Finding, Store, Target, TargetName,
-    postgres::{Postgres, Tls},
-    sqlite::Sqlite,
+use reseal::{
+    secret::SecretText,
+    store::{
+        Finding, Store, Target, TargetName,
+        postgres::{Postgres, Tls},
+        sqlite::Sqlite,
+    },
 };
 
 use super::{Call, Fault};
@@ -13,10 +16,20 @@ use crate::config::{DatabaseUrl, SQLITE};
 
 /// The database, with at most `connections` connections.
 pub(super) async fn store(call: &Call, connections: u32) -> Result<Arc<dyn Store>, Fault> {
-    let value = call.settings.value("database-url").ok_or_else(|| {
+    let url = url(call, "database-url")?.ok_or_else(|| {
         Fault::usage("no database is named").hint("set DATABASE_URL, or --database-url env:NAME or file:PATH")
     })?;
-    let url = DatabaseUrl::new(value)?.load()?;
+    open(call, &url, connections).await
+}
+
+/// The URL of a database that a setting gives.
+pub(super) fn url(call: &Call, setting: &'static str) -> Result<Option<SecretText>, Fault> {
+    let Some(value) = call.settings.value(setting) else { return Ok(None) };
+    Ok(Some(DatabaseUrl::new(setting, value)?.load()?))
+}
+
+/// The database at `url`.
+pub(super) async fn open(call: &Call, url: &SecretText, connections: u32) -> Result<Arc<dyn Store>, Fault> {
     let tls = match call.settings.text("tls") {
         Some("verify-full") => Some(Tls::VerifyFull),
         Some("verify-ca") => Some(Tls::VerifyCa),
@@ -28,7 +41,7 @@ pub(super) async fn store(call: &Call, connections: u32) -> Result<Arc<dyn Store
         return Ok(Arc::new(Sqlite::open(Path::new(path)).await?));
     }
     match url.expose().split_once(':').map(|(scheme, _)| scheme) {
-        Some("postgres" | "postgresql") => Ok(Arc::new(Postgres::connect(&url, tls, connections).await?)),
+        Some("postgres" | "postgresql") => Ok(Arc::new(Postgres::connect(url, tls, connections).await?)),
         _ => Err(Fault::usage("the database URL begins with neither postgres:// nor sqlite://")),
     }
 }

@@ -1,23 +1,26 @@
-//! The database URL, which may hold a password: where it may stand, and how it is shown.
+//! The URL of a database, which may hold a password: where it may stand, and how it is shown.
 
 use reseal::secret::SecretText;
 use url::Url;
 
-use super::{ConfigError, Origin, Value, secret_at};
+use super::{ConfigError, Origin, Value, definition, secret_at};
 
 /// What the URL of a SQLite database begins with; the rest is a path as it is, and need not be a URL's.
 pub(crate) const SQLITE: &str = "sqlite://";
 
-/// Where the database URL is to be had from.
-pub(crate) struct DatabaseUrl<'a>(&'a Value);
+/// Where the URL of a database is to be had from.
+pub(crate) struct DatabaseUrl<'a> {
+    setting: &'static str,
+    value: &'a Value,
+}
 
 impl<'a> DatabaseUrl<'a> {
     /// Refuses a URL with a password where others can see it: in the arguments or in the file of settings.
     ///
     /// # Errors
     /// Names the place and the remedy, never the URL.
-    pub(crate) fn new(value: &'a Value) -> Result<Self, ConfigError> {
-        let place = value.origin.describe("database-url");
+    pub(crate) fn new(setting: &'static str, value: &'a Value) -> Result<Self, ConfigError> {
+        let place = value.origin.describe(setting);
         let text = value.text();
         if let Some(name) = text.strip_prefix("env:") {
             let legal = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -34,12 +37,15 @@ impl<'a> DatabaseUrl<'a> {
                     return Err(ConfigError::new(format!(
                         "{place} holds a password, which others could read"
                     ))
-                    .hint("set DATABASE_URL, or name where the URL is: env:NAME or file:PATH"));
+                    .hint(format!(
+                        "set {}, or name where the URL is: env:NAME or file:PATH",
+                        definition(setting).variable()
+                    )));
                 }
                 Ok(_) => {}
             }
         }
-        Ok(Self(value))
+        Ok(Self { setting, value })
     }
 
     /// The URL itself.
@@ -47,22 +53,22 @@ impl<'a> DatabaseUrl<'a> {
     /// # Errors
     /// A variable that is not set, or a file that can't be read or is open to others.
     pub(crate) fn load(&self) -> Result<SecretText, ConfigError> {
-        let text = self.0.text();
+        let text = self.value.text();
         let url = secret_at(text).unwrap_or_else(|| Ok(SecretText::new(text.to_owned())))?;
         let is_url = url.expose().starts_with(SQLITE) || Url::parse(url.expose()).is_ok();
-        if is_url { Ok(url) } else { Err(no_url(&self.0.origin.describe("database-url"))) }
+        if is_url { Ok(url) } else { Err(no_url(&self.value.origin.describe(self.setting))) }
     }
 
     /// The URL as it may be shown: without its password.
     pub(crate) fn masked(&self) -> String {
-        match Url::parse(self.0.text()) {
+        match Url::parse(self.value.text()) {
             Ok(mut url) if !["env", "file", "sqlite"].contains(&url.scheme()) && holds_password(&url) => {
                 // Only a URL without a host refuses a password, and it has none to hide.
                 let _ = url.password().is_some().then(|| url.set_password(Some("***")));
                 url.set_query(None);
                 url.into()
             }
-            _ => self.0.text().to_owned(),
+            _ => self.value.text().to_owned(),
         }
     }
 }

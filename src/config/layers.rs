@@ -11,7 +11,7 @@ use std::{
 use clap::ArgMatches;
 use reseal::keyring::spec::KeySpec;
 
-use super::{ConfigError, DatabaseUrl, Definition, Kind, SETTINGS, definition};
+use super::{ConfigError, DatabaseUrl, Definition, Kind, SETTINGS, all, definition, place_in};
 
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "reseal.toml";
@@ -92,11 +92,19 @@ impl Settings {
         let path = named.clone().unwrap_or_else(|| DEFAULT_FILE.into());
         let mut file = if named.is_some() || path.exists() { read_file(&path)? } else { BTreeMap::new() };
         let mut values = BTreeMap::new();
-        for setting in SETTINGS {
+        for setting in all() {
             let in_file = file.remove(setting.name);
-            if let Some(url) = in_file.as_ref().filter(|_| setting.name == "database-url") {
+            if let Some(value) = &in_file {
                 // A secret has no place in the file, even when another layer hides it.
-                DatabaseUrl::new(url)?;
+                match setting.name {
+                    "database-url" | "state-url" => {
+                        DatabaseUrl::new(setting.name, value)?;
+                    }
+                    _ if setting.kind == Kind::Secret => {
+                        place_in(&setting.key(), value)?;
+                    }
+                    _ => {}
+                }
             }
             let value = match from_flags(flags, setting) {
                 Some(value) => Some(value),
@@ -166,7 +174,7 @@ impl Settings {
             };
             match setting.kind {
                 Kind::Switch => line += &format!(" --{}", setting.name),
-                Kind::One | Kind::Many => value
+                Kind::One | Kind::Many | Kind::Secret => value
                     .texts()
                     .iter()
                     .for_each(|text| line += &format!(" --{} {}", setting.name, quote(text))),
@@ -192,7 +200,7 @@ fn from_flags(flags: &ArgMatches, setting: &Definition) -> Option<Value> {
             let on = flags.try_get_one::<bool>(setting.name).ok().flatten().copied().unwrap_or_default();
             on.then(|| vec!["true".to_owned()])?
         }
-        Kind::One | Kind::Many => {
+        Kind::One | Kind::Many | Kind::Secret => {
             flags.try_get_many::<String>(setting.name).ok().flatten()?.cloned().collect()
         }
     };
@@ -211,6 +219,7 @@ fn from_environment(
     let texts = match setting.kind {
         Kind::Many => text.split(',').map(|text| text.trim().to_owned()).collect(),
         Kind::One | Kind::Switch => vec![text],
+        Kind::Secret => vec![format!("env:{variable}")],
     };
     Ok(Some(Value { texts, origin: Origin::Environment(variable) }))
 }
@@ -223,7 +232,7 @@ fn default_of(setting: &Definition) -> Option<Value> {
 fn check(setting: &Definition, value: &Value) -> Result<(), ConfigError> {
     let choices = match setting.kind {
         Kind::Switch => &["true", "false"],
-        Kind::One | Kind::Many => setting.choices,
+        Kind::One | Kind::Many | Kind::Secret => setting.choices,
     };
     let legal = |text: &String| choices.is_empty() || choices.contains(&text.as_str());
     if value.texts.iter().all(legal) {
@@ -242,35 +251,54 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, Value>, ConfigError> {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         ConfigError::new(format!("{shown} is not TOML (line {})", before.matches('\n').count() + 1))
     })?;
-    table
-        .into_iter()
-        .map(|(key, value)| {
-            let Some(setting) = SETTINGS.iter().find(|setting| setting.name == key) else {
-                return Err(ConfigError::new(format!("{shown} has an unknown key, {}", shown_key(&key)))
-                    .hint("reseal config lists the settings"));
+    let mut settings = BTreeMap::new();
+    for (key, value) in flattened(table) {
+        let Some(setting) = all().find(|setting| setting.key() == key) else {
+            return Err(ConfigError::new(format!("{shown} has an unknown key, {}", shown_key(&key)))
+                .hint("reseal config lists the settings"));
+        };
+        let texts = texts_of(setting, value).ok_or_else(|| {
+            let wanted = match setting.kind {
+                Kind::One => "one value",
+                Kind::Many => "a list of strings",
+                Kind::Switch => "true or false",
+                Kind::Secret => "env:NAME or file:PATH",
             };
-            let texts = texts_of(setting, value).ok_or_else(|| {
-                let wanted = match setting.kind {
-                    Kind::One => "one value",
-                    Kind::Many => "a list of strings",
-                    Kind::Switch => "true or false",
-                };
-                ConfigError::new(format!("{key} in {shown} takes {wanted}"))
-            })?;
-            Ok((key, Value { texts, origin: Origin::File(path.to_owned()) }))
-        })
-        .collect()
+            ConfigError::new(format!("{key} in {shown} takes {wanted}"))
+        })?;
+        settings.insert(setting.name.to_owned(), Value { texts, origin: Origin::File(path.to_owned()) });
+    }
+    Ok(settings)
+}
+
+/// The keys of the file, those of tables within tables with dots.
+fn flattened(table: toml::Table) -> Vec<(String, toml::Value)> {
+    let mut flat = Vec::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => {
+                flat.extend(
+                    flattened(inner).into_iter().map(|(rest, value)| (format!("{key}.{rest}"), value)),
+                );
+            }
+            value => flat.push((key, value)),
+        }
+    }
+    flat
 }
 
 /// An unknown key, if it can't be anything but a misspelt one.
 fn shown_key(key: &str) -> &str {
-    let plain = key.len() <= 24 && key.bytes().all(|byte| byte.is_ascii_lowercase() || b"-_".contains(&byte));
+    let is_plain = |part: &str| {
+        part.len() <= 24 && part.bytes().all(|byte| byte.is_ascii_lowercase() || b"-_".contains(&byte))
+    };
+    let plain = key.split('.').count() <= 3 && key.split('.').all(is_plain);
     if plain { key } else { "which is not shown here" }
 }
 
 fn texts_of(setting: &Definition, value: toml::Value) -> Option<Vec<String>> {
     match (setting.kind, value) {
-        (Kind::One, toml::Value::String(text)) => Some(vec![text]),
+        (Kind::One | Kind::Secret, toml::Value::String(text)) => Some(vec![text]),
         (Kind::One, toml::Value::Integer(number)) => Some(vec![number.to_string()]),
         (Kind::Switch, toml::Value::Boolean(on)) => Some(vec![on.to_string()]),
         (Kind::Many, toml::Value::String(text)) => Some(vec![text]),

@@ -1,4 +1,6 @@
-//! The table of settings.
+//! The table of settings. Those of the vendors' APIs have a table of their own (`providers.rs`).
+
+use super::providers::PROVIDERS;
 
 /// How many values a setting has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -9,6 +11,9 @@ pub(crate) enum Kind {
     Many,
     /// On or off.
     Switch,
+    /// One, and secret: the environment holds the secret itself, the file says where it is kept. What is remembered is
+    /// the place in either case.
+    Secret,
 }
 
 /// A setting.
@@ -26,18 +31,25 @@ pub(crate) struct Definition {
     pub(crate) choices: &'static [&'static str],
     /// Its values when no layer has any.
     pub(crate) default: &'static [&'static str],
+    /// The vendor whose table in the file it is in; it has no flag then.
+    pub(super) vendor: Option<&'static str>,
 }
 
 impl Definition {
-    const fn new(name: &'static str, kind: Kind, value_name: &'static str, help: &'static str) -> Self {
-        Self { name, kind, value_name, help, choices: &[], default: &[] }
+    pub(super) const fn new(
+        name: &'static str,
+        kind: Kind,
+        value_name: &'static str,
+        help: &'static str,
+    ) -> Self {
+        Self { name, kind, value_name, help, choices: &[], default: &[], vendor: None }
     }
 
     const fn choices(self, choices: &'static [&'static str]) -> Self {
         Self { choices, ..self }
     }
 
-    const fn default(self, default: &'static [&'static str]) -> Self {
+    pub(super) const fn default(self, default: &'static [&'static str]) -> Self {
         Self { default, ..self }
     }
 
@@ -48,14 +60,26 @@ impl Definition {
             name => format!("RESEAL_{}", name.to_ascii_uppercase().replace('-', "_")),
         }
     }
+
+    /// Its name in the file: `name`, or `providers.VENDOR.name` in a vendor's table.
+    pub(crate) fn key(&self) -> String {
+        let Some(vendor) = self.vendor else { return self.name.to_owned() };
+        let own = self.name.strip_prefix(vendor).and_then(|rest| rest.strip_prefix('-')).unwrap_or(self.name);
+        format!("providers.{vendor}.{own}").replace('-', "_")
+    }
 }
 
 /// The setting with this name.
 pub(crate) fn definition(name: &str) -> &'static Definition {
-    SETTINGS.iter().find(|setting| setting.name == name).expect("only names in the table are asked for")
+    all().find(|setting| setting.name == name).expect("only names in the tables are asked for")
 }
 
-/// Every setting, in the order of help.
+/// Every setting.
+pub(crate) fn all() -> impl Iterator<Item = &'static Definition> {
+    SETTINGS.iter().chain(PROVIDERS)
+}
+
+/// Every setting that has a flag, in the order of help.
 pub(crate) const SETTINGS: &[Definition] =
     &[
         one("database-url", "URL", "The database: postgres://…, sqlite://FILE, env:NAME or file:PATH"),
@@ -109,6 +133,12 @@ pub(crate) const SETTINGS: &[Definition] =
         one("rewrite-old-url", "SOURCE", "The shared URL as it was: env:NAME or file:PATH"),
         one("soak", "TIME", "How long a retired key is kept before it is destroyed: 35d, 12h, 30m, 0s")
             .default(&["35d"]),
+        one(
+            "state-url",
+            "URL",
+            "Where the journal of rotations is; the database by default, as --database-url takes it",
+        ),
+        one("kms", "KEY", "The KMS key that the values in the journal are sealed under"),
         one("output", "FORM", "How to answer").choices(&["human", "json"]).default(&["human"]),
     ];
 

@@ -102,3 +102,43 @@ fn a_key_in_the_wrong_place_is_never_repeated() {
     operator.reseal(&["config"]).exits(2);
     operator.reseal(&["run"]).exits(2);
 }
+
+#[test]
+fn settings_of_vendors_are_tables_of_the_file_and_hold_no_secret() {
+    let mut operator = Operator::new();
+    let pair = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
+    assert_eq!(setting(&operator, &[], "fly-app"), pair("molecule-cp", "default"));
+    operator.file(
+        "reseal.toml",
+        "[providers.fly]\napp = \"cp\"\ntoken = \"file:fly-token\"\n\n\
+         [providers.control_plane]\nurl = \"https://cp.example\"\ncheckout_org = \"acme\"\n",
+        0o644,
+    );
+    assert_eq!(setting(&operator, &[], "fly-app"), pair("cp", "reseal.toml"));
+    assert_eq!(setting(&operator, &[], "fly-token"), pair("file:fly-token", "reseal.toml"));
+    assert_eq!(setting(&operator, &[], "checkout-org"), pair("acme", "reseal.toml"));
+    operator.set("RESEAL_FLY_APP", "other");
+    operator.set("RESEAL_FLY_TOKEN", "fo1_s3cret");
+    operator.guard("fo1_s3cret");
+    assert_eq!(setting(&operator, &[], "fly-app"), pair("other", "RESEAL_FLY_APP"));
+    assert_eq!(setting(&operator, &[], "fly-token"), pair("env:RESEAL_FLY_TOKEN", "RESEAL_FLY_TOKEN"));
+    let words = ["config", "--fly-app", "third"];
+    assert!(operator.reseal(&words).exits(2).err.contains("no option --fly-app"));
+
+    operator.guard("re_live");
+    for (file, said) in [
+        (
+            "[providers.resend]\ntoken = \"re_live\"\n",
+            "providers.resend.token in reseal.toml names where a secret is kept",
+        ),
+        ("[providers.resend]\ntokn = \"re_live\"\n", "reseal.toml has an unknown key, providers.resend.tokn"),
+        ("[providers.mailer]\ntoken = \"env:A\"\n", "reseal.toml has an unknown key, providers.mailer.token"),
+        ("resend-token = \"re_live\"\n", "reseal.toml has an unknown key, resend-token"),
+        ("providers = 1\n", "reseal.toml has an unknown key, providers"),
+        ("state-url = \"postgres://u:re_live@localhost/db\"\n", "state-url in reseal.toml holds a password"),
+    ] {
+        operator.file("reseal.toml", file, 0o644);
+        let refused = operator.reseal(&["config"]).exits(2);
+        assert!(refused.err.contains(said), "{file}: {}", refused.err);
+    }
+}
