@@ -7,5 +7,6 @@ mod kinds;
 mod life;
 pub(crate) mod operator;
 mod refusals;
+mod rotate;
 mod settings;
 mod stopping;

@@ -33,6 +33,7 @@ mod progress;
 mod quarantine;
 mod report;
 mod retire;
+mod rotation;
 mod run;
 mod seal;
 mod signals;
@@ -109,6 +110,7 @@ fn commands() -> Command {
         destroy::command(),
         quarantine::command(),
         keys::command(),
+        rotation::command(),
         audit::command(),
         open::command(),
         seal::command(),
@@ -173,6 +175,11 @@ pub(crate) fn done(call: &Call) -> Exit {
             "keys new" => keys::new(call).await,
             "keys export" => keys::export(call).await,
             "keys import" => keys::import(call).await,
+            "rotate" => rotation::begin(call).await,
+            "rotate resume" => rotation::resume(call).await,
+            "rotate abort" => rotation::abort(call).await,
+            "rotate status" => rotation::status(call).await,
+            "rotate adopt" => rotation::adopt(call).await,
             "audit verify" => audit::verify(call).await,
             "audit export" => audit::export(call).await,
             "open" => open::run(call).await,

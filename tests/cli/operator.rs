@@ -101,6 +101,11 @@ impl Operator {
         self.environment.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Every variable that was set.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// From now on this must not be in anything the program says.
     pub(crate) fn guard(&mut self, secret: &str) {
         self.secrets.push(secret.to_owned());

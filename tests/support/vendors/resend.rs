@@ -161,6 +161,11 @@ impl Resend {
         self.lock().lag = uses;
     }
 
+    /// Deletes a key as a person does in the dashboard; nothing takes it from now on.
+    pub(crate) fn delete(&self, id: &str) {
+        self.lock().keys.iter_mut().filter(|key| key.id == id).for_each(|key| key.deleted = Some(0));
+    }
+
     /// Has messages be `event` once they were asked for `looks` times.
     pub(crate) fn deliver_after(&self, looks: usize, event: &'static str) {
         self.lock().fate = (looks, event);

@@ -295,10 +295,12 @@ pub(super) async fn exec(
                 .into_response();
         }
         let script = body["command"][2].as_str().unwrap_or_default();
-        let variable =
-            script.strip_prefix("printf %s \"$").and_then(|rest| rest.strip_suffix("\" | sha256sum"));
-        let value = variable.and_then(|name| machine.environment.get(name)).map_or("", String::as_str);
-        let stdout = format!("{}  -\n", hex::encode(Sha256::digest(value)));
+        let name = script.strip_prefix("printf %s \"$").unwrap_or_default();
+        let of = |name: &str| machine.environment.get(name).cloned().unwrap_or_default();
+        let stdout = match name.strip_suffix("\" | sha256sum") {
+            Some(name) => format!("{}  -\n", hex::encode(Sha256::digest(of(name)))),
+            None => of(name.trim_end_matches('"')),
+        };
         Json(json!({ "exit_code": 0, "stdout": stdout, "stderr": "" })).into_response()
     })
 }

@@ -1,0 +1,202 @@
+//! `rotate`: secrets through their vendors' APIs, a command a file.
+//!
+//! A [`Session`] is what a rotation works with here: the journal, the vault that seals it, what the settings reach, and the
+//! person who types. All but `status` take the rotation's lease, and give it back however they end.
+
+use clap::{Arg, ArgAction, Command, value_parser};
+use reseal::{
+    keyring::{RegistryError, spec::KeySpec},
+    rotation::{Estate, Manner, RotationError, SecretName, Tools, UnknownSecret, Vault, recipe::Step},
+    store::Store,
+};
+
+mod adopt;
+mod begin;
+mod drive;
+mod estate;
+mod go_on;
+mod operator;
+mod screen;
+mod status;
+mod terminal;
+
+pub(super) use adopt::adopt;
+pub(super) use begin::begin;
+pub(super) use go_on::{abort, resume};
+pub(super) use status::status;
+
+use super::{Call, Fault, args, connect, open};
+use estate::Journal;
+use operator::Person;
+use screen::Screen;
+
+/// Where the journal is, and what it is sealed under.
+const JOURNAL: &[&str] = &["state-url", "kms"];
+
+pub(super) fn command() -> Command {
+    let own = begin::arguments(Command::new("rotate"));
+    with_journal(own.about("Rotate a secret at its vendor and wherever it is kept, or go on with a rotation"))
+        .args_conflicts_with_subcommands(true)
+        .subcommand_negates_reqs(true)
+        .arg_required_else_help(true)
+        .disable_help_subcommand(true)
+        .subcommands([go_on::resume_command(), go_on::abort_command(), status::command(), adopt::command()])
+        .after_help(
+            "A rotation is journaled before each thing it does, and can be interrupted anywhere. Nothing is revoked before the \
+             new value is proven in every place. Credentials of the vendors come from the environment, RESEAL_FLY_TOKEN \
+             and others: reseal config lists them.\n\n\
+             Examples:\n  \
+             reseal rotate adopt RESEND_API_KEY\n  \
+             reseal rotate RESEND_API_KEY --state-url sqlite://state.db --kms aws-kms:alias/reseal\n  \
+             reseal rotate DATABASE_URL --strategy alternate --state-url sqlite://state.db --kms aws-kms:alias/reseal\n  \
+             reseal rotate resume",
+        )
+}
+
+/// `command` with the settings of every command that works on a rotation.
+fn with_journal(command: Command) -> Command {
+    let groups = [args::DATABASE, JOURNAL, args::NAME, args::COLUMNS, args::KEYS, args::OUTPUT];
+    args::with_settings(command, &groups)
+}
+
+fn secret_arg() -> Arg {
+    Arg::new("secret").value_name("SECRET").help("Its name, such as FLY_API_TOKEN")
+}
+
+fn accept_arg() -> Arg {
+    Arg::new("accept-unverified")
+        .long("accept-unverified")
+        .value_name("NAME")
+        .action(ArgAction::Append)
+        .help("A step that may pass without its check; recorded. Repeat for each")
+}
+
+fn value_file_arg() -> Arg {
+    Arg::new("value-file")
+        .long("value-file")
+        .value_name("FILE")
+        .value_parser(value_parser!(String))
+        .help("Where the value is that a person gives: a file of mode 0600, or - for standard input")
+}
+
+/// The secret that is named.
+fn secret(call: &Call) -> Result<Option<SecretName>, Fault> {
+    let Some(text) = call.args.get_one::<String>("secret") else { return Ok(None) };
+    // What was typed may be the secret itself.
+    let secret = text.parse().map_err(|error: UnknownSecret| {
+        let names = SecretName::ALL.map(SecretName::as_str).join(", ");
+        Fault::usage(error.to_string()).hint(format!("one of {names}"))
+    })?;
+    Ok(Some(secret))
+}
+
+/// The names that may pass without a check.
+fn accepted(call: &Call) -> std::collections::BTreeSet<String> {
+    call.args.get_many::<String>("accept-unverified").into_iter().flatten().cloned().collect()
+}
+
+/// The journal, with reseal's own tables in it.
+async fn journal(call: &Call) -> Result<Journal, Fault> {
+    let database = connect::url(call, "database-url")?;
+    let copy = |url: &reseal::secret::SecretText| reseal::secret::SecretText::new(url.expose().to_owned());
+    let url = connect::url(call, "state-url")?.or_else(|| database.as_ref().map(copy));
+    let url = url.ok_or_else(|| {
+        Fault::usage("nothing says where the journal is")
+            .hint("--state-url sqlite://FILE, or another place as --database-url takes it")
+    })?;
+    let store = connect::open(call, &url, 3).await?;
+    if store.is_migrated().await? {
+        Ok(Journal { store, url, database })
+    } else {
+        Err(Fault::refused("reseal's own tables are missing in the journal, or not up to date")
+            .hint(call.again("init")))
+    }
+}
+
+/// What a rotation works with.
+struct Session {
+    journal: Journal,
+    vault: Vault,
+    estate: Estate,
+    manner: Manner,
+}
+
+impl Session {
+    /// What `steps` of a rotation of `secret` work with.
+    async fn open(call: &Call, journal: Journal, secret: SecretName, steps: &[Step]) -> Result<Self, Fault> {
+        let spec = call.settings.keys("kms")?.pop().ok_or_else(|| {
+            Fault::usage("no KMS key is named for the values in the journal")
+                .hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE")
+        })?;
+        let KeySpec::Kms(spec) = spec else {
+            return Err(Fault::usage("--kms takes a KMS key")
+                .hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE"));
+        };
+        let kms = open::connect_kms(&spec).await?;
+        let vault = Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error))?;
+        let mut estate = estate::estate(call, &journal, steps).await?;
+        if secret == SecretName::DatabaseUrl {
+            estate.journal_in_database |= is_within_current(&journal, &vault).await?;
+        }
+        Ok(Self { journal, vault, estate, manner: Manner::default() })
+    }
+
+    fn tools<'a>(
+        &'a self,
+        person: &'a Person<'_>,
+        tell: &'a (dyn Fn(&reseal::rotation::Progress) + Sync),
+    ) -> Tools<'a> {
+        Tools {
+            store: self.store(),
+            vault: &self.vault,
+            estate: &self.estate,
+            operator: person,
+            tell,
+            manner: &self.manner,
+        }
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.journal.store.as_ref()
+    }
+}
+
+/// Whether the journal is in the database that the control plane's URL, as it is known, is for.
+async fn is_within_current(journal: &Journal, vault: &Vault) -> Result<bool, Fault> {
+    let known = journal.store.credentials(Some(SecretName::DatabaseUrl.as_str())).await?;
+    let values = known.iter().filter_map(|known| vault.open(&known.credential_id, known.sealed.as_deref()?));
+    Ok(values.into_iter().any(|value| estate::is_within(&journal.url, &value)))
+}
+
+/// The line that goes on with, ends or looks at a rotation of `secret`.
+fn line(call: &Call, command: &str, secret: &str) -> String {
+    format!("{} {secret}", call.again(&format!("rotate {command}")))
+}
+
+/// A hint with the flags that were given here, so that it can be typed as it is.
+fn typed(call: &Call, hint: &str) -> String {
+    ["resume", "abort", "adopt", "status"].iter().fold(hint.to_owned(), |hint, command| {
+        hint.replace(&format!("reseal rotate {command}"), &call.again(&format!("rotate {command}")))
+    })
+}
+
+/// Why a command about a rotation was not done.
+fn fault(call: &Call, error: RotationError) -> Fault {
+    let what = error.to_string();
+    match error {
+        RotationError::Refused { what, hint } => Fault::refused(what).hint(typed(call, &hint)),
+        RotationError::Settings { what, hint } => Fault::usage(what).hint(hint),
+        RotationError::Fenced { .. } => Fault::refused(what).hint(call.again("rotate status")),
+        RotationError::Store(error) => error.into(),
+        RotationError::Registry(RegistryError::NotConfigured { .. }) => {
+            Fault::refused(what).hint("name the KMS key that the journal is sealed under: --kms KEY")
+        }
+        RotationError::Registry(RegistryError::Kms { source, .. }) => source.into(),
+        RotationError::Provider(error) if error.is_transient() => Fault::failed(what).hint("try again"),
+        RotationError::Provider(_) => Fault::failed(what).hint("reseal config shows what is set"),
+        RotationError::Registry(RegistryError::OtherKey(_))
+        | RotationError::Proof(_)
+        | RotationError::Corrupt { .. }
+        | RotationError::Illegal(_) => Fault::failed(what),
+    }
+}

@@ -1,0 +1,9 @@
+//! `rotate`, as an operator meets it: the real program, a journal in a SQLite file, and vendors that remember.
+
+mod adopt;
+mod asked;
+mod desk;
+mod interrupted;
+mod terminal;
+mod vendors;
+mod whole;
