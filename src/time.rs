@@ -1,21 +1,38 @@
-//! Times as they are shown.
+//! Times as they are shown and typed.
 
-/// Unix milliseconds in RFC 3339, to the second.
-///
-/// The date is Howard Hinnant's `civil_from_days` (<https://howardhinnant.github.io/date_algorithms.html>).
+use ::time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// A text that is no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a time is a date, 2026-11-22, or RFC 3339, 2026-11-22T06:30:00Z")]
+pub struct NotATime;
+
+/// Unix milliseconds in RFC 3339, in UTC and to the second; years that it has no form for (before 0, after 9999) stay
+/// milliseconds.
 pub fn rfc3339(unix_ms: i64) -> String {
-    let seconds = unix_ms.div_euclid(1000);
-    let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let time = OffsetDateTime::from_unix_timestamp(unix_ms.div_euclid(1000)).ok();
+    let text = time.and_then(|time| time.format(&Rfc3339).ok());
+    text.unwrap_or_else(|| format!("{unix_ms} ms"))
+}
+
+/// Unix milliseconds of a time in RFC 3339, or of the beginning of a date in UTC.
+///
+/// # Errors
+/// [`NotATime`].
+pub fn parse(text: &str) -> Result<i64, NotATime> {
+    let midnight = format!("{text}T00:00:00Z");
+    let time = OffsetDateTime::parse(text, &Rfc3339).or_else(|_| OffsetDateTime::parse(&midnight, &Rfc3339));
+    let nanoseconds = time.map_err(|_| NotATime)?.unix_timestamp_nanos();
+    i64::try_from(nanoseconds.div_euclid(1_000_000)).map_err(|_| NotATime)
+}
+
+/// A length of time, roughly: in seconds to a minute and a half, in minutes to an hour and a half, in hours beyond.
+pub fn about(seconds: u32) -> String {
+    match seconds {
+        0..90 => format!("{seconds} s"),
+        90..5400 => format!("{} min", seconds.div_ceil(60)),
+        _ => format!("{} h", seconds.div_ceil(3600)),
+    }
 }
 
 #[cfg(test)]
@@ -29,5 +46,27 @@ mod tests {
         assert_eq!(rfc3339(951_782_400_000), "2000-02-29T00:00:00Z");
         assert_eq!(rfc3339(1_795_305_694_000), "2026-11-22T00:01:34Z");
         assert_eq!(rfc3339(-1), "1969-12-31T23:59:59Z");
+        assert_eq!(rfc3339(i64::MAX), format!("{} ms", i64::MAX));
+    }
+
+    #[test]
+    fn what_is_typed_is_a_date_or_rfc_3339() {
+        assert_eq!(parse("1970-01-01"), Ok(0));
+        assert_eq!(parse("2026-11-22T00:01:34Z"), Ok(1_795_305_694_000));
+        assert_eq!(parse("2026-11-22T02:01:34.567+02:00"), Ok(1_795_305_694_567));
+        assert_eq!(parse("1969-12-31T23:59:59.9999Z"), Ok(-1));
+        for text in
+            ["", "yesterday", "2026-11", "2026-02-30", "2026-11-22T00:01:34", "2026-11-22 ", "1795305694"]
+        {
+            assert_eq!(parse(text), Err(NotATime), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_length_of_time_has_one_unit() {
+        assert_eq!(
+            [2, 89, 90, 5399, 5400, 86_400].map(about),
+            ["2 s", "89 s", "2 min", "90 min", "2 h", "24 h"]
+        );
     }
 }
