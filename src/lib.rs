@@ -10,8 +10,9 @@
 //!   and sealing one with proof.
 //! - [`audit`]: checks the hash-chained log of every change of state.
 //! - [`rekey`]: a run over a whole table, its verification, and what `plan` counts (`docs/protocol.md`).
-//! - [`rotation`]: the secrets that are not a table's: a recipe each, a journal, and one engine.
-//! - [`time`]: times as they are shown.
+//! - [`rotation`]: the secrets that are not a table's: a recipe each, a journal, one engine, and what is printed of them
+//!   (`docs/runbook.md`).
+//! - [`time`]: times as they are shown and typed.
 //!
 //! A service that reads and writes single values needs [`envelope`] and [`keyring`] only. Sealing a tenant's URL so
 //! that it opens in its own cell and nowhere else:

@@ -19,6 +19,7 @@ mod plan;
 mod providers;
 mod rekey;
 mod rotation;
+mod rotation_map;
 mod store_sqlite;
 mod support;
 mod support_works;

@@ -57,7 +57,8 @@ pub(super) fn with_settings(command: Command, groups: &[&[&'static str]]) -> Com
     groups.iter().copied().flatten().fold(command, |command, name| command.arg(flag(name)))
 }
 
-fn flag(name: &'static str) -> Arg {
+/// The flag of a setting.
+pub(super) fn flag(name: &'static str) -> Arg {
     let setting = definition(name);
     let arg = Arg::new(name).long(name).help(setting.help);
     let arg = match setting.kind {

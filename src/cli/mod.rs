@@ -35,7 +35,9 @@ mod report;
 mod retire;
 mod rotation;
 mod run;
+mod runbook;
 mod seal;
+mod secrets;
 mod signals;
 mod staged;
 mod status;
@@ -112,6 +114,8 @@ fn commands() -> Command {
         keys::command(),
         rotation::command(),
         audit::command(),
+        secrets::command(),
+        runbook::command(),
         open::command(),
         seal::command(),
         keygen::command(),
@@ -176,12 +180,17 @@ pub(crate) fn done(call: &Call) -> Exit {
             "keys export" => keys::export(call).await,
             "keys import" => keys::import(call).await,
             "rotate" => rotation::begin(call).await,
+            "rotate plan" => rotation::plan(call).await,
             "rotate resume" => rotation::resume(call).await,
             "rotate abort" => rotation::abort(call).await,
             "rotate status" => rotation::status(call).await,
             "rotate adopt" => rotation::adopt(call).await,
             "audit verify" => audit::verify(call).await,
             "audit export" => audit::export(call).await,
+            "secrets list" => secrets::list(call).await,
+            "secrets check" => secrets::check(call).await,
+            "secrets contacts" => secrets::contacts(call),
+            "runbook" => runbook::run(call),
             "open" => open::run(call).await,
             "seal" => seal::run(call).await,
             "keygen" => keygen::run(call),

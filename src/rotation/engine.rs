@@ -60,6 +60,16 @@ pub struct Added {
 }
 
 impl Asked {
+    /// When machines get the new value. An emergency does not wait for others to deploy, unless it is told to.
+    pub fn rollout(&self, recipe: &Recipe) -> Rollout {
+        match self.stage {
+            Some(true) => Rollout::Stage,
+            Some(false) => Rollout::Deploy,
+            None if self.emergency => Rollout::Deploy,
+            None => recipe.rollout,
+        }
+    }
+
     fn add(&mut self, added: Added) {
         if added.deploy {
             self.stage = Some(false);
@@ -613,11 +623,7 @@ impl<'a> Rotation<'a> {
 
     /// When machines get the new value.
     pub(super) fn rollout(&self) -> Rollout {
-        match self.asked.stage {
-            Some(true) => Rollout::Stage,
-            Some(false) => Rollout::Deploy,
-            None => self.recipe.rollout,
-        }
+        self.asked.rollout(self.recipe)
     }
 
     fn tell(&self, at: usize, event: Event, note: Option<String>) {

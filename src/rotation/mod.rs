@@ -3,12 +3,14 @@
 //! - [`SecretName::recipe`]: what is to be done, as data ([`recipe`]).
 //! - [`state`]: where a rotation is, as a pure machine over its journal.
 //! - [`Rotation`]: opens, resumes and advances one. Every intent is in the journal before anything is asked of a provider.
+//! - [`Plan`]: what one would do, and the digest that an operator approves.
 //! - [`Estate`]: what the operator runs, and so what a recipe's names stand for.
 //! - [`Vault`]: how values rest in the journal.
 
 mod act;
 mod adopt;
 mod authority;
+pub mod check;
 mod checks;
 mod engine;
 mod error;
@@ -16,12 +18,16 @@ mod estate;
 mod exercises;
 mod hook;
 mod in_place;
+pub mod map;
 mod mint;
 mod operator;
 mod outcome;
+mod plan;
 pub mod recipe;
 mod recipes;
+pub mod runbook;
 mod secret;
+mod standing;
 pub mod state;
 mod tenants;
 mod undo;
@@ -35,5 +41,7 @@ pub use estate::{Billing, Cache, Estate, FlyApp, Held, Mailer, NeonProject, Pair
 pub use hook::{Hook, Moment};
 pub use operator::{Nobody, Operator};
 pub use outcome::Wait;
+pub use plan::{Plan, PlanDigest};
 pub use secret::{SecretName, UnknownSecret};
+pub use standing::{Standing, StandingState};
 pub use vault::Vault;

@@ -1,6 +1,8 @@
 //! What a recipe is: data. The engine runs it, `rotate plan` and `runbook` print it, and nothing else knows a secret's
 //! procedure.
 
+use serde::Serialize;
+
 use super::SecretName;
 
 /// How one secret is rotated, and what to know before.
@@ -21,13 +23,24 @@ pub struct Recipe {
     /// The log line to watch afterwards.
     pub watch: Option<&'static str>,
     /// Who helps in an emergency.
-    pub contact: &'static str,
+    pub contacts: &'static [Contact],
     /// How old it may get, in days; `None` where age is no reason to rotate.
     pub max_age_days: Option<u32>,
     /// Whether it waits for the next deploy unless told otherwise.
     pub rollout: Rollout,
+    /// The shell commands of a person who has to do it without reseal; empty for what rotates itself.
+    pub by_hand: &'static str,
     /// The ways to do it, the usual one first; none for what rotates itself.
     pub strategies: &'static [Strategy],
+}
+
+/// Somebody to ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Contact {
+    /// Who.
+    pub who: &'static str,
+    /// How to come to them.
+    pub how: &'static str,
 }
 
 impl Recipe {
@@ -38,10 +51,24 @@ impl Recipe {
             None => self.strategies.first(),
         }
     }
+
+    /// Every location that a strategy writes to or removes from, each once.
+    pub fn locations(&self) -> Vec<LocationName> {
+        let mut locations = Vec::new();
+        for step in self.strategies.iter().flat_map(|strategy| strategy.steps) {
+            if let Action::Write(location) | Action::Remove(location) = step.action
+                && !locations.contains(&location)
+            {
+                locations.push(location);
+            }
+        }
+        locations
+    }
 }
 
 /// When machines get the new value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Rollout {
     /// At once, machine by machine.
     Deploy,
@@ -79,7 +106,8 @@ impl Strategy {
 }
 
 /// How long the old value and the new one both work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Overlap {
     /// Until the old one is revoked.
     UntilRevoked,
@@ -125,7 +153,8 @@ impl Step {
 }
 
 /// How a step is taken back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Undo {
     /// It changed nothing that matters.
     Nothing,
@@ -150,7 +179,8 @@ impl Undo {
 }
 
 /// What a step does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Action {
     /// Looks whether something holds; changes nothing.
     Check(Check),
@@ -187,7 +217,8 @@ pub enum Action {
 }
 
 /// What is looked at before anything is changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Check {
     /// The bootstrap token is a user's, and so can mint.
     FlyBootstrap,
@@ -218,7 +249,8 @@ pub enum Check {
 }
 
 /// What a person is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Ask {
     /// What kind of value it is, for checking what was pasted.
     pub value: ValueKind,
@@ -227,7 +259,8 @@ pub struct Ask {
 }
 
 /// Kinds of values that a person can give, told apart by their form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ValueKind {
     /// `sk_live_…`, `sk_test_…`, `rk_live_…`, `rk_test_…`
     StripeKey,
@@ -238,7 +271,8 @@ pub enum ValueKind {
 }
 
 /// Who makes and ends credentials.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum IssuerName {
     /// Limited access tokens of the Fly organization.
     FlyTokens,
@@ -273,7 +307,8 @@ impl IssuerName {
 }
 
 /// Where a value is kept for its consumer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LocationName {
     /// An app secret of the control plane on Fly.
     Fly(&'static str),
@@ -289,10 +324,18 @@ impl LocationName {
             Self::GitHub(_) => "github",
         }
     }
+
+    /// What the value is called there.
+    pub fn variable(self) -> &'static str {
+        match self {
+            Self::Fly(variable) | Self::GitHub(variable) => variable,
+        }
+    }
 }
 
 /// How a value is tried without side effects.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ProbeName {
     /// `GET /tokens/current`
     FlyToken,
@@ -309,7 +352,8 @@ pub enum ProbeName {
 }
 
 /// What a secret is for, tried for real.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Exercise {
     /// The new token lists machines in every app that tenants have.
     TenantApps,
@@ -332,7 +376,8 @@ pub enum Exercise {
 }
 
 /// Parts of an in-place re-key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum InPlace {
     /// The database records writes that are not under the new key.
     Observe,
@@ -347,14 +392,16 @@ pub enum InPlace {
 }
 
 /// A window in which the old value still works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct Window {
     /// Hours since the step that made or asked for the new value.
     pub hours: u32,
 }
 
 /// The credential that authorises a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Authority {
     /// None is needed.
     Nobody,
@@ -387,7 +434,7 @@ impl Authority {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nobody => "-",
-            Self::Operator => "operator",
+            Self::Operator => "a person",
             Self::FlyToken => "RESEAL_FLY_TOKEN",
             Self::GithubToken => "RESEAL_GITHUB_TOKEN",
             Self::NeonToken => "RESEAL_NEON_TOKEN",

@@ -39,6 +39,13 @@ impl Estate {
         }
         Ok(apps)
     }
+
+    /// The first machines of the tenants' table, as app and id, at most `count`.
+    pub(super) async fn some_tenant_machines(&self, count: usize) -> Result<Vec<[String; 2]>, RotationError> {
+        let mut page = MachinePages::of(self.table()?).await?.next().await?.unwrap_or_default();
+        page.truncate(count);
+        Ok(page)
+    }
 }
 
 /// The machines of a table's tenants, page by page.

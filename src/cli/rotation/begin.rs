@@ -1,37 +1,60 @@
 //! `rotate SECRET`: begins a rotation, and goes as far as it can.
 
 use clap::{Arg, ArgAction, Command};
-use reseal::rotation::{
-    Asked, Rotation, RotationError, SecretName, open_rotation,
-    recipe::{Recipe, Rollout, Step, Strategy},
-    steps,
+use reseal::{
+    rekey::plan::NotADigest,
+    rotation::{
+        Asked, PlanDigest, Rotation, RotationError, SecretName, open_rotation,
+        recipe::{Recipe, Rollout, Step, Strategy},
+        steps,
+    },
 };
 use serde_json::json;
 
 use super::{Person, Screen, Session, accepted, drive, fault, operator, secret, terminal};
 use crate::{
-    cli::{Answer, Call, Exit, Fault, signals::Signals, stdio},
+    cli::{Answer, Call, Exit, Fault, args, signals::Signals, stdio},
     config::quote,
 };
 
 pub(super) fn arguments(command: Command) -> Command {
-    let switch = |name: &'static str, help: &'static str| {
-        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-    };
-    command.args([
-        super::secret_arg().required(true),
-        Arg::new("strategy").long("strategy").value_name("NAME").help("Which way, where there are several"),
-        switch("stage", "Write it, and let the next deploy by others bring it to the machines"),
-        switch("deploy", "Restart the control plane's machines with it").conflicts_with("stage"),
-        switch("emergency", "Revoke the old one first, whatever stops"),
+    command.arg(super::secret_arg().required(true)).args(ways()).args([
         super::accept_arg(),
         super::value_file_arg(),
+        args::flag("plan"),
         switch("yes", "Begin without asking"),
         Arg::new("confirm")
             .long("confirm")
             .value_name("SECRET")
             .help("--emergency without a terminal: the secret's name once more"),
     ])
+}
+
+/// The ways in which a rotation can be asked for.
+pub(super) fn ways() -> [Arg; 4] {
+    [
+        Arg::new("strategy").long("strategy").value_name("NAME").help("Which way, where there are several"),
+        switch("stage", "Write it, and let the next deploy by others bring it to the machines"),
+        switch("deploy", "Restart the control plane's machines with it").conflicts_with("stage"),
+        switch("emergency", "Revoke the old one first, whatever stops"),
+    ]
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+/// The way that the arguments ask for.
+pub(super) fn asked(call: &Call) -> Asked {
+    Asked {
+        emergency: call.args.get_flag("emergency"),
+        stage: match (call.args.get_flag("stage"), call.args.get_flag("deploy")) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        },
+        ..Asked::default()
+    }
 }
 
 pub(in crate::cli) async fn begin(call: &Call) -> Result<Answer, Fault> {
@@ -41,16 +64,8 @@ pub(in crate::cli) async fn begin(call: &Call) -> Result<Answer, Fault> {
         return Ok(automatic(call, recipe));
     }
     let strategy = strategy(call, recipe)?;
-    let asked = Asked {
-        emergency: call.args.get_flag("emergency"),
-        stage: match (call.args.get_flag("stage"), call.args.get_flag("deploy")) {
-            (true, _) => Some(true),
-            (_, true) => Some(false),
-            _ => None,
-        },
-        accept_unverified: accepted(call),
-        old: None,
-    };
+    let asked = Asked { accept_unverified: accepted(call), ..asked(call) };
+    require_plan(call)?;
     let steps = steps(strategy, &asked);
     let mut signals = Signals::install()?;
     let screen = Screen::new();
@@ -80,20 +95,31 @@ pub(in crate::cli) async fn begin(call: &Call) -> Result<Answer, Fault> {
     drive::drive(call, &session, secret, strategy.name, &mut rotation, &mut signals, &screen).await
 }
 
+/// Holds the rotation to the plan that was approved, if one was.
+fn require_plan(call: &Call) -> Result<(), Fault> {
+    let Some(text) = call.settings.text("plan") else { return Ok(()) };
+    let approved: PlanDigest =
+        text.parse().map_err(|error: NotADigest| Fault::usage(format!("--plan: {error}")))?;
+    super::plan::planned(call)?.require(&approved).map_err(|error| fault(call, error))
+}
+
 /// The same command, but for what answers its questions.
 fn again(call: &Call, secret: SecretName) -> String {
-    let mut line = format!("{} {secret}", call.again("rotate"));
-    for name in ["strategy", "accept-unverified", "value-file"] {
+    let mut line = format!("{} {secret}{}", call.again("rotate"), ways_again(call));
+    for name in ["accept-unverified", "value-file"] {
         for value in call.args.get_many::<String>(name).into_iter().flatten() {
             line += &format!(" --{name} {}", quote(value));
         }
     }
-    for name in ["stage", "deploy", "emergency"] {
-        if call.args.get_flag(name) {
-            line += &format!(" --{name}");
-        }
-    }
     line
+}
+
+/// The way that was asked for, as it may be typed again.
+pub(super) fn ways_again(call: &Call) -> String {
+    let strategy = call.args.get_one::<String>("strategy");
+    let strategy = strategy.map(|name| format!(" --strategy {}", quote(name)));
+    let switches = ["stage", "deploy", "emergency"].into_iter().filter(|name| call.args.get_flag(name));
+    strategy.into_iter().chain(switches.map(|name| format!(" --{name}"))).collect()
 }
 
 fn automatic(call: &Call, recipe: &Recipe) -> Answer {
@@ -177,7 +203,7 @@ fn show(recipe: &Recipe, strategy: &Strategy, asked: &Asked, steps: &[Step]) {
     }
     text += &stdio::wrapped(&format!("What stops if it goes wrong: {}", recipe.blast_radius), 0);
     text += &stdio::wrapped(&format!("Half done: {}", recipe.half_done), 0);
-    if asked.stage.map_or(recipe.rollout == Rollout::Stage, |stage| stage) {
+    if asked.rollout(recipe) == Rollout::Stage {
         text += "It waits for the next deploy to bring the new value to the machines; --deploy does it at once.\n";
     }
     stdio::note(format_args!("{}", text.trim_end()));

@@ -41,7 +41,7 @@ pub(super) async fn estate(call: &Call, journal: &Journal, steps: &[Step]) -> Re
         based("control-plane-url", ControlPlane::new(url, session.as_ref(), Manner::default()))?;
     let checkout = call.settings.text("checkout-org").zip(call.settings.text("checkout-plan"));
     Ok(Estate {
-        fly: fly(call, app)?,
+        fly: fly(call)?,
         publisher: publisher(call)?,
         neon: neon(call)?,
         mailer: mailer(call)?,
@@ -77,7 +77,9 @@ fn based<T>(setting: &str, client: Result<T, BadBase>) -> Result<T, Fault> {
     client.map_err(|error| Fault::usage(format!("{}: {error}", definition(setting).variable())))
 }
 
-fn fly(call: &Call, app: &str) -> Result<Option<FlyApp>, Fault> {
+/// Fly, if a token for it is set.
+pub(super) fn fly(call: &Call) -> Result<Option<FlyApp>, Fault> {
+    let app = text(call, "fly-app");
     let Some(token) = call.settings.token("fly-token")?.map(Arc::new) else { return Ok(None) };
     let (machines, graphql) = (text(call, "fly-machines-url"), text(call, "fly-graphql-url"));
     let fly = based("fly-machines-url", Fly::new(machines, graphql, Arc::clone(&token), Manner::default()))?;

@@ -3,6 +3,8 @@
 //! A [`Session`] is what a rotation works with here: the journal, the vault that seals it, what the settings reach, and the
 //! person who types. All but `status` take the rotation's lease, and give it back however they end.
 
+use std::sync::Arc;
+
 use clap::{Arg, ArgAction, Command, value_parser};
 use reseal::{
     keyring::{RegistryError, spec::KeySpec},
@@ -16,6 +18,7 @@ mod drive;
 mod estate;
 mod go_on;
 mod operator;
+mod plan;
 mod screen;
 mod status;
 mod terminal;
@@ -23,6 +26,7 @@ mod terminal;
 pub(super) use adopt::adopt;
 pub(super) use begin::begin;
 pub(super) use go_on::{abort, resume};
+pub(super) use plan::plan;
 pub(super) use status::status;
 
 use super::{Call, Fault, args, connect, open};
@@ -31,7 +35,7 @@ use operator::Person;
 use screen::Screen;
 
 /// Where the journal is, and what it is sealed under.
-const JOURNAL: &[&str] = &["state-url", "kms"];
+pub(super) const JOURNAL: &[&str] = &["state-url", "kms"];
 
 pub(super) fn command() -> Command {
     let own = begin::arguments(Command::new("rotate"));
@@ -40,7 +44,7 @@ pub(super) fn command() -> Command {
         .subcommand_negates_reqs(true)
         .arg_required_else_help(true)
         .disable_help_subcommand(true)
-        .subcommands([go_on::resume_command(), go_on::abort_command(), status::command(), adopt::command()])
+        .subcommands([plan::command(), go_on::resume_command(), go_on::abort_command(), status::command(), adopt::command()])
         .after_help(
             "A rotation is journaled before each thing it does, and can be interrupted anywhere. Nothing is revoked before the \
              new value is proven in every place. Credentials of the vendors come from the environment, RESEAL_FLY_TOKEN \
@@ -95,6 +99,11 @@ fn accepted(call: &Call) -> std::collections::BTreeSet<String> {
     call.args.get_many::<String>("accept-unverified").into_iter().flatten().cloned().collect()
 }
 
+/// The store of the journal, with reseal's own tables in it.
+pub(super) async fn store(call: &Call) -> Result<Arc<dyn Store>, Fault> {
+    journal(call).await.map(|journal| journal.store)
+}
+
 /// The journal, with reseal's own tables in it.
 async fn journal(call: &Call) -> Result<Journal, Fault> {
     let database = connect::url(call, "database-url")?;
@@ -113,6 +122,40 @@ async fn journal(call: &Call) -> Result<Journal, Fault> {
     }
 }
 
+/// What `secrets check` looks with: the journal, its values where a KMS key is named, and what the settings reach.
+pub(super) async fn sight(call: &Call) -> Result<(Arc<dyn Store>, Option<Vault>, Estate), Fault> {
+    let journal = journal(call).await?;
+    let steps: Vec<_> = SecretName::ALL
+        .into_iter()
+        .flat_map(|secret| secret.recipe().strategies)
+        .flat_map(|strategy| strategy.steps)
+        .copied()
+        .collect();
+    let estate = estate::estate(call, &journal, &steps).await?;
+    let has_values = journal.store.credentials(None).await?.iter().any(|known| known.sealed.is_some());
+    let vault = if has_values && call.settings.value("kms").is_some() {
+        Some(vault(call, &journal).await?)
+    } else {
+        None
+    };
+    Ok((journal.store, vault, estate))
+}
+
+/// What opens and seals the values in the journal.
+async fn vault(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
+    let spec = call.settings.keys("kms")?.pop().ok_or_else(|| {
+        Fault::usage("no KMS key is named for the values in the journal")
+            .hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE")
+    })?;
+    let KeySpec::Kms(spec) = spec else {
+        return Err(
+            Fault::usage("--kms takes a KMS key").hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE")
+        );
+    };
+    let kms = open::connect_kms(&spec).await?;
+    Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error))
+}
+
 /// What a rotation works with.
 struct Session {
     journal: Journal,
@@ -124,16 +167,7 @@ struct Session {
 impl Session {
     /// What `steps` of a rotation of `secret` work with.
     async fn open(call: &Call, journal: Journal, secret: SecretName, steps: &[Step]) -> Result<Self, Fault> {
-        let spec = call.settings.keys("kms")?.pop().ok_or_else(|| {
-            Fault::usage("no KMS key is named for the values in the journal")
-                .hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE")
-        })?;
-        let KeySpec::Kms(spec) = spec else {
-            return Err(Fault::usage("--kms takes a KMS key")
-                .hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE"));
-        };
-        let kms = open::connect_kms(&spec).await?;
-        let vault = Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error))?;
+        let vault = vault(call, &journal).await?;
         let mut estate = estate::estate(call, &journal, steps).await?;
         if secret == SecretName::DatabaseUrl {
             estate.journal_in_database |= is_within_current(&journal, &vault).await?;
@@ -175,13 +209,13 @@ fn line(call: &Call, command: &str, secret: &str) -> String {
 
 /// A hint with the flags that were given here, so that it can be typed as it is.
 fn typed(call: &Call, hint: &str) -> String {
-    ["resume", "abort", "adopt", "status"].iter().fold(hint.to_owned(), |hint, command| {
+    ["plan", "resume", "abort", "adopt", "status"].iter().fold(hint.to_owned(), |hint, command| {
         hint.replace(&format!("reseal rotate {command}"), &call.again(&format!("rotate {command}")))
     })
 }
 
 /// Why a command about a rotation was not done.
-fn fault(call: &Call, error: RotationError) -> Fault {
+pub(super) fn fault(call: &Call, error: RotationError) -> Fault {
     let what = error.to_string();
     match error {
         RotationError::Refused { what, hint } => Fault::refused(what).hint(typed(call, &hint)),

@@ -1,6 +1,6 @@
 //! `DATABASE_URL` of the control plane.
 
-use super::{DEPLOY, HEALTH, await_death, prove, revoke, write_fly};
+use super::{DEPLOY, HEALTH, await_death, contacts, prove, revoke, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{Action, Authority, Check, IssuerName, Overlap, ProbeName, Recipe, Rollout, Step, Strategy},
@@ -32,20 +32,22 @@ const REFUSED: Step =
 
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::DatabaseUrl,
-    purpose: "The control plane's own Postgres, on Neon.",
+    purpose: "The control plane's own Postgres: project molecule-cp (cool-sea-89357706) on Neon, whose endpoint does \
+              not change.",
     kept: &["Fly secret of the control plane"],
     coupled: None,
     blast_radius: "The control plane is down: no sign-up, no billing, no change of a tenant. Tenants that run go on \
                    running.",
     half_done: "After a reset, every machine that was not restarted is without its database.",
     watch: None,
-    contact: "Neon: console.neon.tech → Support",
+    contacts: &[contacts::NEON],
     max_age_days: None,
     rollout: Rollout::Deploy,
+    by_hand: include_str!("by_hand/database_url.sh"),
     strategies: &[
         Strategy {
             name: "reset",
-            when: "The password leaked, or there is one role only. Between the reset and the last restarted machine \
+            when: "The password leaked or Neon forces a move, and there is one role only. Between the reset and the last restarted machine \
                    the control plane has no database: about a minute.",
             overlap: Overlap::None,
             steps: &[

@@ -1,6 +1,6 @@
 //! `FLY_API_TOKEN`: the one secret in two places.
 
-use super::{DEPLOY, HEALTH, await_death, prove, revoke, sweep, write_fly};
+use super::{DEPLOY, HEALTH, await_death, contacts, prove, revoke, sweep, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{
@@ -12,18 +12,20 @@ use crate::rotation::{
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::FlyApiToken,
     purpose: "Any call of the Fly Machines API: the control plane makes and deletes tenant machines, and GitHub \
-              Actions pushes the tenant image to registry.fly.io.",
-    kept: &["Fly secret of the control plane", "GitHub Actions secret of the repository"],
+              Actions pushes the tenant image to registry.fly.io/molecule-tenant.",
+    kept: &["Fly secret of the control plane (b)", "GitHub Actions secret of the repository (a)"],
     coupled: Some("Both places hold the same token and change in one rotation, Fly first."),
     blast_radius: "Tenants can't be made, restarted or deleted, and no tenant image is published. Tenants that run \
                    go on running.",
-    half_done: "Only GitHub changed: images are published, and the control plane gets 401 from Fly. Only Fly changed, \
-                and the old token revoked: the publishing workflow fails with no alert, and new tenants are made from \
-                a stale `latest`. Neither shows on /health.",
+    half_done: "With one place changed and the old token revoked, the other breaks, and neither shows on /health. Only \
+                Fly changed: the publishing workflow fails with no alert, and tenants go on being made from a stale \
+                `latest`. Only GitHub changed: images are published, so that everything looks fine on the build side, \
+                and the control plane gets 401 from Fly and makes no tenant.",
     watch: None,
-    contact: "Fly: billing dashboard at fly.io → Support. GHCR: github.com/orgs/Molecule-AI (org admins)",
+    contacts: &[contacts::FLY, contacts::GHCR],
     max_age_days: Some(90),
     rollout: Rollout::Deploy,
+    by_hand: include_str!("by_hand/fly_api_token.sh"),
     strategies: &[Strategy {
         name: "two-tokens",
         when: "Always: both tokens work until the old one is revoked.",

@@ -1,5 +1,6 @@
 //! `GITHUB_TOKEN`: rotates itself.
 
+use super::contacts;
 use crate::rotation::{
     SecretName,
     recipe::{Recipe, Rollout},
@@ -13,8 +14,9 @@ pub(super) static RECIPE: Recipe = Recipe {
     blast_radius: "The run that holds it.",
     half_done: "It can't be: GitHub makes one for each run, and it ends with the run.",
     watch: None,
-    contact: "GHCR: github.com/orgs/Molecule-AI (org admins)",
+    contacts: &[contacts::GHCR],
     max_age_days: None,
     rollout: Rollout::Deploy,
+    by_hand: "",
     strategies: &[],
 };

@@ -3,6 +3,7 @@
 use super::recipe::{Action, Authority, Exercise, IssuerName, LocationName, ProbeName, Recipe, Step};
 use crate::rotation::SecretName;
 
+mod contacts;
 mod database_url;
 mod fly_api_token;
 mod github_token;

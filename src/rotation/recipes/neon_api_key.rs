@@ -1,6 +1,6 @@
 //! `NEON_API_KEY`.
 
-use super::{DEPLOY, HEALTH, await_death, prove, revoke, sweep, write_fly};
+use super::{DEPLOY, HEALTH, await_death, contacts, prove, revoke, sweep, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{
@@ -16,9 +16,10 @@ pub(super) static RECIPE: Recipe = Recipe {
     blast_radius: "Tenants can't be made or deleted. Tenants that run go on running.",
     half_done: "Both keys work until the old one is revoked: nothing breaks, and a leaked old key stays dangerous.",
     watch: None,
-    contact: "Neon: console.neon.tech → Support",
+    contacts: &[contacts::NEON],
     max_age_days: Some(90),
     rollout: Rollout::Deploy,
+    by_hand: include_str!("by_hand/neon_api_key.sh"),
     strategies: &[Strategy {
         name: "two-keys",
         when: "Always: both keys work until the old one is revoked.",

@@ -1,6 +1,6 @@
 //! `RESEND_API_KEY`.
 
-use super::{DEPLOY, await_death, prove, revoke, sweep, write_fly};
+use super::{DEPLOY, await_death, contacts, prove, revoke, sweep, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{
@@ -10,16 +10,19 @@ use crate::rotation::{
 
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::ResendApiKey,
-    purpose: "Transactional mail through Resend: today the confirmation of an erasure under GDPR Art. 17. Empty, the \
-              control plane silently sends nothing.",
+    purpose: "Transactional mail through Resend (internal/email.ResendProvider): the confirmation of an erasure under \
+              GDPR Art. 17, and later of a welcome or a change of plan. Empty, the control plane silently sends nothing \
+              (DisabledProvider).",
     kept: &["Fly secret of the control plane"],
     coupled: None,
-    blast_radius: "Confirmation mails are not sent. The erasure itself is done, and answers 204 all the same.",
+    blast_radius: "Confirmation mails are not sent, and nothing else stops: mail is its only consumer. The erasure itself is \
+                   done, and answers 204 all the same.",
     half_done: "A dead key silently skips confirmation mails: the purge succeeds, and only the log tells.",
     watch: Some("purge confirmation email failed"),
-    contact: "Resend: resend.com/dashboard → Help (email only, about 24 h)",
+    contacts: &[contacts::RESEND],
     max_age_days: Some(180),
     rollout: Rollout::Stage,
+    by_hand: include_str!("by_hand/resend_api_key.sh"),
     strategies: &[Strategy {
         name: "two-keys",
         when: "Always: both keys work until the old one is revoked.",
@@ -49,7 +52,7 @@ pub(super) static RECIPE: Recipe = Recipe {
                 by: Authority::ResendToken,
                 seconds: 1,
             },
-            prove(ProbeName::ResendKey, "The new key is accepted.", "GET /domains"),
+            prove(ProbeName::ResendKey, "The new key is accepted.", "GET /api-keys"),
             write_fly("RESEND_API_KEY"),
             DEPLOY,
             Step {
@@ -67,7 +70,7 @@ pub(super) static RECIPE: Recipe = Recipe {
                 "Delete the old key by its id.",
                 "DELETE /api-keys/{id}",
             ),
-            await_death(ProbeName::ResendKey, "Use the old key until it is refused.", "GET /domains"),
+            await_death(ProbeName::ResendKey, "Use the old key until it is refused.", "GET /api-keys"),
             sweep(IssuerName::ResendKeys, Authority::ResendToken, "GET /api-keys"),
         ],
     }],

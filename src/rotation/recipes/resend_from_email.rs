@@ -1,6 +1,6 @@
 //! `RESEND_FROM_EMAIL`: no secret, but nobody checks it at deploy.
 
-use super::{DEPLOY, write_fly};
+use super::{DEPLOY, contacts, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{Action, Ask, Authority, Check, Exercise, Overlap, Recipe, Rollout, Step, Strategy, ValueKind},
@@ -8,15 +8,17 @@ use crate::rotation::{
 
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::ResendFromEmail,
-    purpose: "The address that mail comes from, such as \"Molecule AI <noreply@moleculesai.app>\".",
+    purpose: "The address that mail comes from (RFC 5322), such as \"Molecule AI <noreply@moleculesai.app>\". No secret, \
+              and kept like one.",
     kept: &["Fly secret of the control plane"],
     coupled: None,
-    blast_radius: "Every mail is refused (403, domain not verified).",
+    blast_radius: "Every mail is refused (403, domain not verified) while its domain is not verified at Resend.",
     half_done: "Nothing checks the address when it is deployed: a wrong one silently loses every mail.",
     watch: Some("purge confirmation email failed"),
-    contact: "Resend: resend.com/dashboard → Help (email only, about 24 h)",
+    contacts: &[contacts::RESEND],
     max_age_days: None,
     rollout: Rollout::Stage,
+    by_hand: include_str!("by_hand/resend_from_email.sh"),
     strategies: &[Strategy {
         name: "address",
         when: "Always.",

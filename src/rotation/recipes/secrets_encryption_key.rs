@@ -1,6 +1,6 @@
 //! `SECRETS_ENCRYPTION_KEY`: the tenants' table leaves it for a KMS.
 
-use super::{DEPLOY, HEALTH};
+use super::{DEPLOY, HEALTH, contacts};
 use crate::rotation::{
     SecretName,
     recipe::{
@@ -20,16 +20,18 @@ const fn in_place(
 
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::SecretsEncryptionKey,
-    purpose: "AES-256 key of the tenants' database and Redis URLs in org_instances.",
+    purpose: "AES-256 key of the tenants' database and Redis URLs in org_instances, for the provisioner. Whether \
+              tenants hold it too, reseal secrets check finds out.",
     kept: &["Fly secret of the control plane"],
     coupled: Some("KMS_KEY_ARN on the same app: set, it switches reading and writing to the KMS."),
     blast_radius: "Without a key that opens them, every tenant is unreachable until it is made anew.",
     half_done: "The control plane reads both formats while it has both keys. A machine that has only one of them can't \
                 read the other's rows.",
     watch: None,
-    contact: "Fly: billing dashboard at fly.io → Support",
+    contacts: &[contacts::FLY],
     max_age_days: None,
     rollout: Rollout::Deploy,
+    by_hand: include_str!("by_hand/secrets_encryption_key.sh"),
     strategies: &[Strategy {
         name: "in-place",
         when: "The key is to be replaced and the tenants' URLs are not known to anybody else. A URL that somebody has \

@@ -1,6 +1,6 @@
 //! `STRIPE_API_KEY`: only a person can make one.
 
-use super::{DEPLOY, HEALTH, await_death, prove, write_fly};
+use super::{DEPLOY, HEALTH, await_death, contacts, prove, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{
@@ -11,15 +11,17 @@ use crate::rotation::{
 
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::StripeApiKey,
-    purpose: "Customers, subscriptions and checkout at Stripe, and the erasure of a customer under GDPR Art. 17.",
+    purpose: "Customers, subscriptions and checkout at Stripe (internal/billing.StripeProvider), and the erasure of a \
+              customer under GDPR Art. 17. Live keys are sk_live_….",
     kept: &["Fly secret of the control plane"],
     coupled: None,
     blast_radius: "Nobody can subscribe, change a plan or be erased at Stripe. Tenants that run go on running.",
     half_done: "When Stripe expires the old key and a machine still has it, billing fails there.",
     watch: None,
-    contact: "Stripe: stripe.com/support → live chat",
+    contacts: &[contacts::STRIPE],
     max_age_days: Some(180),
     rollout: Rollout::Stage,
+    by_hand: include_str!("by_hand/stripe_api_key.sh"),
     strategies: &[Strategy {
         name: "dashboard",
         when: "Always: no API makes or rolls secret keys. It is independent of STRIPE_WEBHOOK_SECRET.",

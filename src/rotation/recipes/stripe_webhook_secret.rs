@@ -1,6 +1,6 @@
 //! `STRIPE_WEBHOOK_SECRET`.
 
-use super::{DEPLOY, HEALTH, revoke, sweep, write_fly};
+use super::{DEPLOY, HEALTH, contacts, revoke, sweep, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{
@@ -21,16 +21,18 @@ const EVENTS: Step = Step {
 
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::StripeWebhookSecret,
-    purpose: "Proves that a call of the billing webhook is Stripe's, and rejects forged ones.",
+    purpose: "Proves that a call of the billing webhook is Stripe's, and rejects forged ones \
+              (internal/billing.verifySignature). It is whsec_….",
     kept: &["Fly secret of the control plane"],
     coupled: None,
     blast_radius: "Stripe's events are refused, and retried for up to 3 days: subscriptions lag behind.",
     half_done: "After the 24-hour window Stripe signs with the new secret only: a machine with the old one refuses \
                 every event.",
     watch: Some("invalid signature"),
-    contact: "Stripe: stripe.com/support → live chat",
+    contacts: &[contacts::STRIPE],
     max_age_days: Some(180),
     rollout: Rollout::Stage,
+    by_hand: include_str!("by_hand/stripe_webhook_secret.sh"),
     strategies: &[
         Strategy {
             name: "dashboard",

@@ -1,6 +1,6 @@
 //! `TENANT_REDIS_URL`: one value that every tenant shares.
 
-use super::{DEPLOY, HEALTH, await_death, prove, revoke, sweep, write_fly};
+use super::{DEPLOY, HEALTH, await_death, contacts, prove, revoke, sweep, write_fly};
 use crate::rotation::{
     SecretName,
     recipe::{Action, Authority, Check, IssuerName, Overlap, ProbeName, Recipe, Rollout, Step, Strategy},
@@ -41,7 +41,7 @@ const REFUSED: Step =
 
 pub(super) static RECIPE: Recipe = Recipe {
     secret: SecretName::TenantRedisUrl,
-    purpose: "The Redis that tenants share; each tenant's container gets it as REDIS_URL.",
+    purpose: "The Redis that tenants share, at Upstash; each tenant's container gets it as REDIS_URL.",
     kept: &[
         "Fly secret of the control plane",
         "plaintext of every redis_url_encrypted",
@@ -52,9 +52,10 @@ pub(super) static RECIPE: Recipe = Recipe {
     half_done: "Tenants whose machine was not updated are without Redis; rows that were not rewritten hand out a \
                 dead URL at the next restart.",
     watch: None,
-    contact: "Upstash: upstash.com → Support",
+    contacts: &[contacts::UPSTASH, contacts::FLY],
     max_age_days: None,
     rollout: Rollout::Deploy,
+    by_hand: include_str!("by_hand/tenant_redis_url.sh"),
     strategies: &[
         Strategy {
             name: "reset",

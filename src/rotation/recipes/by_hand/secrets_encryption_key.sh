@@ -1,0 +1,15 @@
+# In place: the same by its single commands. KMS_KEY_ARN is set beside the old key before the first `run`.
+reseal plan --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:ARN
+reseal fence observe --new aws-kms:ARN
+flyctl secrets set --app molecule-cp KMS_KEY_ARN=ARN
+reseal run --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:ARN
+reseal fence enforce --new aws-kms:ARN
+reseal run --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:ARN
+reseal verify --new aws-kms:ARN
+reseal retire static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:ARN
+flyctl secrets unset --app molecule-cp SECRETS_ENCRYPTION_KEY
+
+# DANGEROUS, and only where the tenants' URLs were read: a key that replaces the old one outright. Every row of
+# org_instances that is not re-keyed is lost with it, and every tenant is unreachable until it is provisioned anew, with
+# a Neon branch and a Fly machine of its own.
+#   openssl rand -hex 32
