@@ -7,9 +7,9 @@ use ulid::Ulid;
 
 use super::{
     RotationError, SecretName, Tools,
-    engine::open_rotation,
     estate::{Estate, Pair},
     recipe::{Action, Check, IssuerName, Recipe},
+    take_up::open_rotation,
     values,
 };
 use crate::{

@@ -6,138 +6,26 @@
 //! # Cancel safety
 //! Dropping [`Rotation::advance`] is like the death of the process: [`Rotation::resume`] goes on.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use ulid::Ulid;
 
 use super::{
-    Hook, Moment, Operator, RotationError, SecretName, Vault,
-    estate::{Estate, Held, Pair},
+    Added, Asked, Moment, Progress, RotationError, Tools,
+    asked::shape,
+    estate::{Held, Pair},
     outcome::{Taken, Wait},
-    recipe::{Action, Recipe, Rollout, Step, Strategy, Undo},
-    state::{Course, Decision, Event, Phase, Shape, State},
+    recipe::{Action, Recipe, Rollout, Step, Undo},
+    state::{Course, Decision, Event, Phase, State},
 };
 use crate::{
-    providers::{Patience, ProviderError},
-    store::{
-        CredentialChange, CredentialState, NewRecord, NewRotation, RotationLease, RotationRecord,
-        RotationRow, Store,
-    },
+    providers::ProviderError,
+    store::{CredentialChange, CredentialState, NewRecord, RotationLease, RotationRecord},
 };
 
 /// How often a holder says that it is there; the lease lasts 20 s.
 const RENEWAL: Duration = Duration::from_secs(5);
-
-/// How a rotation was asked for: part of its journal.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Asked {
-    /// The old value is revoked first, whatever stops.
-    #[serde(default)]
-    pub emergency: bool,
-    /// Whether machines get the new value at once or with the next deploy; the recipe's own way without.
-    #[serde(default)]
-    pub stage: Option<bool>,
-    /// Steps and locations that may pass without a check, by name.
-    #[serde(default)]
-    pub accept_unverified: BTreeSet<String>,
-    /// Our id of the credential that goes; set when the rotation is opened.
-    #[serde(default)]
-    pub old: Option<String>,
-}
-
-/// What a person adds to what was asked for when a rotation goes on.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Added {
-    /// Machines get the new value at once after all.
-    #[serde(default)]
-    pub deploy: bool,
-    /// More steps and locations that may pass without a check.
-    #[serde(default)]
-    pub accept_unverified: BTreeSet<String>,
-}
-
-impl Asked {
-    /// When machines get the new value. An emergency does not wait for others to deploy, unless it is told to.
-    pub fn rollout(&self, recipe: &Recipe) -> Rollout {
-        match self.stage {
-            Some(true) => Rollout::Stage,
-            Some(false) => Rollout::Deploy,
-            None if self.emergency => Rollout::Deploy,
-            None => recipe.rollout,
-        }
-    }
-
-    fn add(&mut self, added: Added) {
-        if added.deploy {
-            self.stage = Some(false);
-        }
-        self.accept_unverified.extend(added.accept_unverified);
-    }
-}
-
-/// How a process goes about a rotation.
-#[derive(Debug, Clone)]
-pub struct Manner {
-    /// How long an observed state of a provider is waited for.
-    pub patience: Patience,
-    /// How long a workflow run is waited for.
-    pub workflow: Patience,
-    /// How often a step is tried before the rotation parks.
-    pub tries: u32,
-    /// The first pause between two tries; it doubles.
-    pub pause: Duration,
-    /// Awaited at every boundary.
-    pub hook: Hook,
-}
-
-impl Default for Manner {
-    fn default() -> Self {
-        Self {
-            patience: Patience { every: Duration::from_secs(1), at_most: Duration::from_secs(180) },
-            workflow: Patience { every: Duration::from_secs(10), at_most: Duration::from_secs(3600) },
-            tries: 5,
-            pause: Duration::from_secs(1),
-            hook: Hook::default(),
-        }
-    }
-}
-
-/// What a rotation works with.
-#[derive(Clone, Copy)]
-pub struct Tools<'a> {
-    /// Where the journal is.
-    pub store: &'a dyn Store,
-    /// Seals the values in it.
-    pub vault: &'a Vault,
-    /// What it can reach.
-    pub estate: &'a Estate,
-    /// Whom it can ask.
-    pub operator: &'a dyn Operator,
-    /// Told each step that is begun, for people.
-    pub tell: &'a (dyn Fn(&Progress) + Sync),
-    /// How it goes about it.
-    pub manner: &'a Manner,
-}
-
-/// A step that begins, or ended.
-#[derive(Debug, Clone)]
-pub struct Progress {
-    /// Its number, from 1.
-    pub number: usize,
-    /// How many there are.
-    pub of: usize,
-    /// The step.
-    pub step: Step,
-    /// What happens.
-    pub event: Event,
-    /// What there is to say of it.
-    pub note: Option<String>,
-    /// Which way the rotation goes.
-    pub course: Course,
-}
 
 /// How a rotation, or this process's part in it, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -164,164 +52,18 @@ pub struct Rotation<'a> {
     pub(super) asked: Asked,
     pub(super) lease: RotationLease,
     pub(super) pair: Pair,
-    state: State,
+    pub(super) state: State,
     /// What went wrong last, for whoever asks why it rolled back.
-    trouble: Option<String>,
+    pub(super) trouble: Option<String>,
 }
 
-/// The steps of a strategy, as they were asked for.
-pub fn steps(strategy: &Strategy, asked: &Asked) -> Vec<Step> {
-    if asked.emergency { strategy.emergency_steps() } else { strategy.steps.to_vec() }
-}
-
-/// The shape of these steps.
-pub fn shape(steps: &[Step]) -> Shape {
-    let cut_over = steps.iter().position(|step| step.undo() == Undo::Never).unwrap_or(steps.len());
-    Shape { steps: steps.len(), cut_over }
-}
-
-/// Who we are, to others who want the lease.
-fn holder() -> String {
-    let host = rustix::system::uname();
-    format!("pid {} on {}", std::process::id(), host.nodename().to_string_lossy())
-}
-
-impl<'a> Rotation<'a> {
-    /// Opens a rotation.
-    ///
-    /// # Errors
-    /// [`RotationError::Refused`] when the secret has an open one, or the rotation would end what it needs itself.
-    ///
-    /// # Crash safety
-    /// Opened or not. Nothing is asked of a provider before the first [`advance`](Self::advance).
-    pub async fn open(
-        tools: Tools<'a>,
-        secret: SecretName,
-        strategy: &'static Strategy,
-        mut asked: Asked,
-    ) -> Result<Self, RotationError> {
-        let known = tools.store.credentials(Some(secret.as_str())).await?;
-        let current = known.into_iter().find(|known| known.state == CredentialState::Current);
-        let current = current.map(|current| tools.held(secret, current)).transpose()?;
-        tools.require_authority_outlives(secret, current.as_ref())?;
-        tools.require_journal_outlives(&steps(strategy, &asked))?;
-        asked.old = current.map(|current| current.credential_id);
-        let rotation_id = Ulid::generate().to_string();
-        let options = serde_json::to_value(&asked).unwrap_or_default();
-        let new = NewRotation {
-            rotation_id: &rotation_id,
-            secret: secret.as_str(),
-            strategy: strategy.name,
-            options: &options,
-            holder: &holder(),
-        };
-        let Some(lease) = tools.store.open_rotation(&new).await? else {
-            let open = open_rotation(tools.store, Some(secret)).await?;
-            let id = open.map_or_else(String::new, |row| format!(" {}", row.rotation_id));
-            return Err(RotationError::refused(
-                format!("{secret} has an open rotation{id}"),
-                format!("reseal rotate resume {secret}, or: reseal rotate abort {secret}"),
-            ));
-        };
-        Self::load(tools, secret, strategy, asked, lease).await
-    }
-
-    /// Takes up a rotation that was opened before.
-    ///
-    /// # Errors
-    /// [`RotationError::Refused`] while another process works on it.
-    pub async fn resume(tools: Tools<'a>, row: &RotationRow) -> Result<Self, RotationError> {
-        let corrupt =
-            |why: &str| RotationError::Corrupt { rotation_id: row.rotation_id.clone(), why: why.to_owned() };
-        let secret: SecretName = row.secret.parse().map_err(|_| corrupt("no such secret"))?;
-        let strategy = secret.recipe().strategy(Some(&row.strategy));
-        let strategy = strategy.ok_or_else(|| corrupt("no such strategy in this version of reseal"))?;
-        let asked = serde_json::from_str(&row.options).map_err(|_| corrupt("its options"))?;
-        let Some(lease) = tools.store.claim_rotation(&row.rotation_id, &holder()).await? else {
-            let by = row.holder.as_deref().unwrap_or("another process");
-            return Err(RotationError::refused(
-                format!("rotation {} of {secret} is being worked on by {by}", row.rotation_id),
-                "wait until it ends; one that died is let go within 20 s: reseal rotate status",
-            ));
-        };
-        Self::load(tools, secret, strategy, asked, lease).await
-    }
-
-    async fn load(
-        tools: Tools<'a>,
-        secret: SecretName,
-        strategy: &'static Strategy,
-        asked: Asked,
-        lease: RotationLease,
-    ) -> Result<Self, RotationError> {
-        let recipe = secret.recipe();
-        let steps = steps(strategy, &asked);
-        let mut rotation = Self {
-            tools,
-            recipe,
-            steps,
-            asked,
-            lease,
-            pair: Pair::default(),
-            state: State::START,
-            trouble: None,
-        };
-        rotation.replay().await?;
-        rotation.pair = rotation.load_pair().await?;
-        tools.require_authority_outlives(secret, rotation.pair.old.as_ref())?;
-        Ok(rotation)
-    }
-
-    /// Brings the state to where the journal is.
-    async fn replay(&mut self) -> Result<(), RotationError> {
-        let corrupt = |seq: i64, why: &str| RotationError::Corrupt {
-            rotation_id: self.lease.rotation_id.clone(),
-            why: format!("record {seq}: {why}"),
-        };
-        let shape = shape(&self.steps);
-        for record in self.tools.store.rotation_records(&self.lease.rotation_id).await? {
-            let event = Event::parse(&record.event).ok_or_else(|| corrupt(record.seq, "no such event"))?;
-            let named = self.steps.get(self.place()).map_or("", |step| step.name);
-            if named != record.step {
-                return Err(corrupt(record.seq, "another step than this version of reseal has there"));
-            }
-            self.state = self.state.next(event, shape)?;
-            if let Some(error) = error_of(&record) {
-                self.trouble = Some(error);
-            }
-            if let Ok(added) = serde_json::from_value(detail_of(&record)["added"].take()) {
-                self.asked.add(added);
-            }
-        }
-        if self.state.open && matches!(self.state.phase, Phase::Going(_)) {
-            // Whoever wrote that intent is gone: from here on nobody knows what became of it.
-            self.record(Event::Unknown, json!({"found": "an intent without an outcome"}), Vec::new()).await?;
-        }
-        Ok(())
-    }
-
+impl Rotation<'_> {
     /// The number of the step that the next event is about.
-    fn place(&self) -> usize {
+    pub(super) fn place(&self) -> usize {
         match self.state.decide() {
             Decision::Undo(step) => step,
             _ => self.state.at.min(self.steps.len().saturating_sub(1)),
         }
-    }
-
-    async fn load_pair(&self) -> Result<Pair, RotationError> {
-        let id = Some(self.lease.rotation_id.as_str());
-        let credentials = self.tools.store.credentials(Some(self.recipe.secret.as_str())).await?;
-        let mut pair = Pair::default();
-        for credential in credentials {
-            let ours = credential.rotation_id.as_deref() == id;
-            let comes = ours && credential.state == CredentialState::Pending && pair.new.is_none();
-            if self.asked.old.as_ref() == Some(&credential.credential_id) {
-                pair.old = Some(self.tools.held(self.recipe.secret, credential)?);
-            } else if comes {
-                pair.new = Some(self.tools.held(self.recipe.secret, credential)?);
-            }
-        }
-        Ok(pair)
     }
 
     /// Its id.
@@ -558,7 +300,7 @@ impl<'a> Rotation<'a> {
     }
 
     /// Appends to the journal, and follows.
-    async fn record(
+    pub(super) async fn record(
         &mut self,
         event: Event,
         detail: Value,
@@ -639,21 +381,12 @@ impl<'a> Rotation<'a> {
     }
 }
 
-/// The newest open rotation, of one secret or of any.
-pub async fn open_rotation(
-    store: &dyn Store,
-    secret: Option<SecretName>,
-) -> Result<Option<RotationRow>, RotationError> {
-    let rows = store.rotations(secret.map(SecretName::as_str)).await?;
-    Ok(rows.into_iter().find(|row| row.ended_ms.is_none()))
-}
-
 /// The particulars of a record.
 pub(super) fn detail_of(record: &RotationRecord) -> Value {
     serde_json::from_str(&record.detail).unwrap_or_default()
 }
 
-fn error_of(record: &RotationRecord) -> Option<String> {
+pub(super) fn error_of(record: &RotationRecord) -> Option<String> {
     detail_of(record)["error"].as_str().map(str::to_owned)
 }
 

@@ -9,6 +9,7 @@
 
 mod act;
 mod adopt;
+mod asked;
 mod authority;
 pub mod check;
 mod checks;
@@ -29,13 +30,16 @@ pub mod runbook;
 mod secret;
 mod standing;
 pub mod state;
+mod take_up;
 mod tenants;
+mod tools;
 mod undo;
 mod values;
 mod vault;
 
 pub use adopt::adopt;
-pub use engine::{Added, Asked, Ending, Manner, Progress, Rotation, Tools, open_rotation, shape, steps};
+pub use asked::{Added, Asked, shape, steps};
+pub use engine::{Ending, Rotation};
 pub use error::RotationError;
 pub use estate::{Billing, Cache, Estate, FlyApp, Held, Mailer, NeonProject, Pair, Publisher, Table};
 pub use hook::{Hook, Moment};
@@ -44,4 +48,6 @@ pub use outcome::Wait;
 pub use plan::{Plan, PlanDigest};
 pub use secret::{SecretName, UnknownSecret};
 pub use standing::{Standing, StandingState};
+pub use take_up::open_rotation;
+pub use tools::{Manner, Progress, Tools};
 pub use vault::Vault;

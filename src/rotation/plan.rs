@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     Asked, RotationError, SecretName,
-    engine::{shape, steps},
+    asked::{shape, steps},
     recipe::{Action, Authority, Overlap, Recipe, Rollout, Step, Strategy, Undo},
 };
 use crate::rekey::plan::NotADigest;

@@ -152,12 +152,10 @@ impl World {
             (SecretName::StripeApiKey, _) if self.in_use(secret) != before.old => {
                 self.stripe.expire(&before.old[0], -1);
             }
-            (SecretName::StripeWebhookSecret, "dashboard") => {
-                // A day is over for the journal and for Stripe, once the new secret is in use.
-                if self.in_use(secret) != before.old {
-                    self.stripe.advance(86_400);
-                    self.execute("UPDATE reseal_rotation_records SET at = at - 86400000").await;
-                }
+            // A day is over for the journal and for Stripe, once the new secret is in use.
+            (SecretName::StripeWebhookSecret, "dashboard") if self.in_use(secret) != before.old => {
+                self.stripe.advance(86_400);
+                self.execute("UPDATE reseal_rotation_records SET at = at - 86400000").await;
             }
             _ => {}
         }
