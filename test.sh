@@ -88,4 +88,6 @@ fi
 # The release profile throughout, so that nothing is built a second time without optimisation.
 run cargo fmt --check
 run cargo clippy --release --locked --all-targets -- -D warnings
+# Most tests wait for servers most of the time: twice as many at once as a small machine has cores.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-4}
 run cargo test --release --locked -- "$@"
