@@ -293,6 +293,10 @@ impl Rotation<'_> {
         let Some((old, id)) = self.pair.old.as_ref().zip(self.old_id(issuer)) else {
             return Ok(Taken::Failed("the old credential's id is not known".to_owned()));
         };
+        let note = match issuer {
+            IssuerName::StripeEndpoints => Some(self.undelivered(&id).await?),
+            _ => None,
+        };
         // With the new value where that is what authorises it.
         let issuer = self.authorised(issuer).await?;
         Ok(match issuer.revoke(&id).await {
@@ -302,9 +306,22 @@ impl Rotation<'_> {
                     state: CredentialState::Revoked,
                     wipe: false,
                 };
-                Taken::Done(json!({"revoked": id}), vec![revoked])
+                Taken::Done(json!({"revoked": id, "note": note}), vec![revoked])
             }
             Err(error) => Taken::of_change(&error),
         })
+    }
+
+    /// What the deletion of a webhook endpoint ends: its retries. Looked at before it is deleted.
+    async fn undelivered(&self, endpoint: &str) -> Result<String, RotationError> {
+        let made = self.steps.iter().find(|step| matches!(step.action, Action::Mint(_)));
+        let since = match made {
+            Some(step) => self.recorded(step.name, Event::Intended).await?,
+            None => None,
+        };
+        let since = since.map_or(0, |record| record.at_ms / 1000);
+        let (stripe, token) = self.tools.estate.stripe()?;
+        let count = stripe.webhook_endpoints(token, endpoint).undelivered(since).await?;
+        Ok(format!("{count} events had not reached every endpoint; the new one's are retried"))
     }
 }

@@ -4,6 +4,7 @@ mod adopt;
 mod asked;
 mod desk;
 mod interrupted;
+mod recorded;
 mod terminal;
 mod vendors;
 mod whole;

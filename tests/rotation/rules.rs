@@ -129,6 +129,26 @@ async fn both_webhook_secrets_work_until_the_deadline_which_is_shown() {
 }
 
 #[tokio::test]
+async fn what_was_not_delivered_is_counted_before_an_endpoint_is_deleted() {
+    const SECRET: SecretName = SecretName::StripeWebhookSecret;
+    let world = World::start(SECRET).await;
+    let plain = manner(Hook::default());
+    let wait = Asked { stage: Some(true), ..Asked::default() };
+    parked(go(world.tools(&plain), SECRET, "second-endpoint", wait).await.unwrap());
+    // The new endpoint's delivery is refused: the control plane has the old secret still.
+    let (_, answers) = world.stripe.happen("acct_1", "customer.subscription.updated").await;
+    assert_eq!(answers.iter().filter(|(_, status)| *status == 400).count(), 1, "{answers:?}");
+    world.fly.set(APP, "UNRELATED", "a release");
+    go_on(world.tools(&plain), SECRET).await;
+    let row = &world.store.rotations(Some(SECRET.as_str())).await.unwrap()[0];
+    let records = world.store.rotation_records(&row.rotation_id).await.unwrap();
+    let revoked =
+        records.iter().find(|record| record.step == "revoke" && record.event == "succeeded").unwrap();
+    assert!(revoked.detail.contains("1 events had not reached every endpoint"), "{}", revoked.detail);
+    assert!(world.stripe.live().iter().all(|(id, ..)| *id != world.endpoint));
+}
+
+#[tokio::test]
 async fn a_control_plane_that_takes_forged_events_proves_nothing() {
     const SECRET: SecretName = SecretName::StripeWebhookSecret;
     let world = World::start(SECRET).await;

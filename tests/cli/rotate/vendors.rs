@@ -13,24 +13,41 @@ use crate::support::vendors::{
 
 const WORKFLOW: &str = "publish-platform-image.yml";
 
+/// A desk whose control plane has a token of Fly's, which GitHub has too.
+pub(super) struct Published {
+    pub(super) desk: Desk,
+    pub(super) github: GitHub,
+    /// The token's id and value.
+    pub(super) id: String,
+    pub(super) old: String,
+    /// reseal's own for GitHub.
+    pub(super) token: String,
+}
+
+impl Published {
+    pub(super) fn new() -> Self {
+        let mut desk = Desk::new();
+        let (id, old) = desk.fly.token(APP, "deploy_organization", json!({}));
+        desk.operator.guard(&old);
+        desk.fly.set(APP, "FLY_API_TOKEN", &old);
+        let judge = Arc::clone(&desk.fly);
+        let github = GitHub::start(&[WORKFLOW], move |secrets| judge.is_live(&secrets["FLY_API_TOKEN"]));
+        github.set("FLY_API_TOKEN", &old);
+        let token = github.token();
+        desk.operator.guard(&token);
+        desk.operator.file("github-token", &format!("{token}\n"), 0o600);
+        let settings = format!(
+            "[providers.github]\nurl = \"{}\"\ntoken = \"file:github-token\"\nrepo = \"{REPOSITORY}\"\nworkflow = \"{WORKFLOW}\"\n",
+            github.vendor.url()
+        );
+        desk.operator.file("reseal.toml", &settings, 0o644);
+        Self { desk, github, id, old, token }
+    }
+}
+
 #[test]
 fn the_token_in_two_places_is_rotated_in_both() {
-    let mut desk = Desk::new();
-    let (id, old) = desk.fly.token(APP, "deploy_organization", json!({}));
-    desk.operator.guard(&old);
-    desk.fly.set(APP, "FLY_API_TOKEN", &old);
-    let judge = Arc::clone(&desk.fly);
-    let github = GitHub::start(&[WORKFLOW], move |secrets| judge.is_live(&secrets["FLY_API_TOKEN"]));
-    github.set("FLY_API_TOKEN", &old);
-    let token = github.token();
-    desk.operator.guard(&token);
-    desk.operator.file("github-token", &format!("{token}\n"), 0o600);
-    let settings = format!(
-        "[providers.github]\nurl = \"{}\"\ntoken = \"file:github-token\"\nrepo = \"{REPOSITORY}\"\nworkflow = \"{WORKFLOW}\"\n",
-        github.vendor.url()
-    );
-    desk.operator.file("reseal.toml", &settings, 0o644);
-
+    let Published { desk, github, id, old, token } = Published::new();
     let adopted = desk.type_(&["rotate", "adopt", "FLY_API_TOKEN", "--id", &id, "--from-machine"]).exits(0);
     let words = adopted.hints()[0].to_owned() + " --yes";
     let done = desk.operator.type_line(&words).exits(0);
