@@ -92,20 +92,33 @@ impl Postgres {
         Ok(Self { pool })
     }
 
+    /// Begins a transaction, on a task that nobody can cut off: of a BEGIN that was sent and whose answer is not awaited
+    /// sqlx 0.9 knows nothing, and the connection goes back to the pool inside the transaction (its `start_rollback`
+    /// looks at a depth that was not counted yet).
+    async fn begin(&self, statement: &'static str) -> Result<PgTransaction<'static>, StoreError> {
+        let pool = self.pool.clone();
+        let begun = tokio::spawn(async move { pool.begin_with(statement).await }).await;
+        let begun = begun.map_err(|_| StoreError::Transient {
+            code: "shutdown".to_owned(),
+            message: "the process is ending".to_owned(),
+        })?;
+        Ok(begun?)
+    }
+
     async fn begin_read(&self) -> Result<PgTransaction<'static>, StoreError> {
-        Ok(self.pool.begin_with(BEGIN_READ).await?)
+        self.begin(BEGIN_READ).await
     }
 
     async fn begin_write(&self) -> Result<PgTransaction<'static>, StoreError> {
-        Ok(self.pool.begin_with(BEGIN_WRITE).await?)
+        self.begin(BEGIN_WRITE).await
     }
 
     async fn begin_ddl(&self) -> Result<PgTransaction<'static>, StoreError> {
-        Ok(self.pool.begin_with(BEGIN_DDL).await?)
+        self.begin(BEGIN_DDL).await
     }
 
     async fn begin_batch(&self) -> Result<PgTransaction<'static>, StoreError> {
-        Ok(self.pool.begin_with(BEGIN_BATCH).await?)
+        self.begin(BEGIN_BATCH).await
     }
 }
 
@@ -121,7 +134,7 @@ impl Store for Postgres {
 
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError> {
         // Not READ ONLY: it looks at whether this role's transactions are.
-        let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
+        let mut tx = self.begin(BEGIN_SCAN).await?;
         inspect::inspect(&mut tx, name).await
     }
 
@@ -131,17 +144,17 @@ impl Store for Postgres {
     }
 
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
+        let mut tx = self.begin(BEGIN_SCAN).await?;
         table::count(&mut tx, target).await
     }
 
     async fn sample(&self, target: &Target, count: usize, limits: PageLimits) -> Result<Page, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
+        let mut tx = self.begin(BEGIN_SCAN).await?;
         table::sample(&mut tx, target, count, limits).await
     }
 
     async fn split_points(&self, target: &Target, rows: u64, parts: u64) -> Result<Vec<RowKey>, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN_SCAN).await?;
+        let mut tx = self.begin(BEGIN_SCAN).await?;
         table::split_points(&mut tx, target, rows, parts).await
     }
 
@@ -177,14 +190,14 @@ impl Store for Postgres {
         limits: PageLimits,
         pages: PageSender,
     ) -> Result<u64, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
+        let mut tx = self.begin(BEGIN_SNAPSHOT).await?;
         let count = table::count(&mut tx, target).await?;
         table::scan(&mut tx, target, limits, pages).await?;
         Ok(count)
     }
 
     async fn count_beginning(&self, target: &Target, prefix: &[u8]) -> Result<u64, StoreError> {
-        let mut tx = self.pool.begin_with(BEGIN_SNAPSHOT).await?;
+        let mut tx = self.begin(BEGIN_SNAPSHOT).await?;
         table::count_beginning(&mut tx, target, prefix).await
     }
 

@@ -50,7 +50,7 @@ impl Staged for Postgres {
         let mut tx = self.begin_write().await?;
         query("ANALYZE reseal_staged".to_owned()).execute(&mut *tx).await?;
         tx.commit().await?;
-        let mut tx = self.pool.begin_with(BEGIN_SWAP).await?;
+        let mut tx = self.begin(BEGIN_SWAP).await?;
         let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table_name(target));
         query(lock).execute(&mut *tx).await?;
         Ok(Box::new(Swap { tx, target: target.clone() }))
