@@ -34,7 +34,7 @@ fn a_recorded_session() {
     let shown = format!("$ {line}\n{}Killed\n\n", String::from_utf8(said.stderr).unwrap());
     stdout().write_all(shown.as_bytes()).unwrap();
     assert_ne!(github.secret("FLY_API_TOKEN"), Some(old.clone()));
-    show(&desk, "reseal rotate status", 5);
+    show(&desk, "reseal rotate status", 0);
     show(&desk, "reseal rotate resume", 0);
     show(&desk, "reseal secrets list", 0);
     assert!(!desk.fly.is_live(&old));
