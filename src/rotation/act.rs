@@ -11,6 +11,7 @@ use super::{
     values,
 };
 use crate::{
+    journal::Owner,
     providers::{
         Life, Observed, ProviderError,
         fly::{Deploy, DeployError},
@@ -70,7 +71,7 @@ impl Rotation<'_> {
         value: &SecretText,
     ) -> Result<CredentialChange, RotationError> {
         let credential_id = ulid::Ulid::generate().to_string();
-        let sealed = self.tools.vault.seal(&credential_id, value)?;
+        let sealed = self.tools.vault.seal(Owner::Credential(&credential_id), value)?;
         Ok(CredentialChange::Add(Credential {
             credential_id,
             secret: self.recipe.secret.as_str().to_owned(),

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    Added, Asked, Moment, Progress, RotationError, Tools,
+    Added, Asked, Progress, RotationError, Tools,
     asked::shape,
     estate::{Held, Pair},
     outcome::{Taken, Wait},
@@ -20,6 +20,7 @@ use super::{
     state::{Course, Decision, Event, Phase, State},
 };
 use crate::{
+    journal::Moment,
     providers::ProviderError,
     store::{CredentialChange, CredentialState, NewRecord, RotationLease, RotationRecord},
 };

@@ -1,0 +1,1 @@
+//! Re-provisioning every tenant.
