@@ -26,6 +26,7 @@ const PROVIDER: &str = "Resend";
 const RULES: Rules = Rules {
     provider: PROVIDER,
     not_begun: &[],
+    refusals: &[],
     codes: &["/name"],
     paces: &[Pace { class: "team", per_second: nonzero(4), burst: nonzero(1) }],
 };

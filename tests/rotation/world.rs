@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -53,8 +54,13 @@ pub(crate) const WORKFLOW: &str = "publish-platform-image.yml";
 pub(crate) const FROM: &str = "Molecule AI <noreply@moleculesai.app>";
 
 /// As fast as it goes.
-pub(crate) const BRISK: HttpManner =
-    HttpManner { timeout: Duration::from_secs(5), tries: 3, pause: Duration::from_millis(1), paced: false };
+pub(crate) const BRISK: HttpManner = HttpManner {
+    timeout: Duration::from_secs(5),
+    tries: 3,
+    pause: Duration::from_millis(1),
+    paced: false,
+    times: NonZero::<u32>::MIN,
+};
 
 /// Enough for a server of this machine.
 pub(crate) const PATIENCE: Patience =
