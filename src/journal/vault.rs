@@ -98,7 +98,7 @@ impl<'a> Owner<'a> {
             Self::Tenant { run_id, tenant } => {
                 // A run's id is a ULID: no two pairs give one text.
                 *row = format!("{run_id}/{tenant}");
-                ("reseal_reprovision_tenants", &**row)
+                ("reseal_sagas", &**row)
             }
         };
         Cell { table, column: "sealed", row }

@@ -9,13 +9,13 @@ use crate::secret::SecretText;
 
 /// A URL that takes the place of others.
 #[derive(Debug)]
-pub struct Replacement {
+pub(super) struct Replacement {
     /// The values that it replaces, whole.
-    pub old: Vec<SecretText>,
+    pub(super) old: Vec<SecretText>,
     /// A variable that has it whatever stood there, if the machine has that variable.
-    pub variable: String,
+    pub(super) variable: String,
     /// The URL.
-    pub new: SecretText,
+    pub(super) new: SecretText,
 }
 
 impl Replacement {
@@ -27,7 +27,7 @@ impl Replacement {
 
 /// Puts the new URLs where the old ones stand: in `env`, in the variables of processes, and in files that hold nothing
 /// else. How many entries changed.
-pub fn replace(config: &mut Map<String, Value>, replacements: &[Replacement]) -> usize {
+pub(super) fn replace(config: &mut Map<String, Value>, replacements: &[Replacement]) -> usize {
     let mut changed = config.get_mut("env").map_or(0, |env| in_variables(env, replacements));
     for process in entries(config.get_mut("processes")) {
         changed += process.get_mut("env").map_or(0, |env| in_variables(env, replacements));
@@ -69,7 +69,7 @@ fn in_file(file: &mut Value, replacements: &[Replacement]) -> bool {
 }
 
 /// Every text of the configuration that is a URL of one of these schemes: of `env`, of processes, and of files.
-pub fn urls(config: &Value, schemes: &[&str]) -> Vec<(String, SecretText)> {
+pub(super) fn urls(config: &Value, schemes: &[&str]) -> Vec<(String, SecretText)> {
     let mut found = Vec::new();
     let mut look = |name: &str, text: &str| {
         let text = text.trim_end_matches(['\n', '\r']);
@@ -110,7 +110,8 @@ mod tests {
         let mut config = config.clone();
         let database =
             Replacement { old: vec![secret(OLD)], variable: "DATABASE_URL".to_owned(), new: secret(NEW) };
-        let redis = Replacement { old: vec![], variable: "REDIS_URL".to_owned(), new: secret("redis://:b@r") };
+        let redis =
+            Replacement { old: vec![], variable: "REDIS_URL".to_owned(), new: secret("redis://:b@r") };
         let changed = replace(config.as_object_mut().unwrap(), &[database, redis]);
         (config, changed)
     }
@@ -158,7 +159,8 @@ mod tests {
             "processes": [{"env": {"D": NEW}}],
             "files": [{"guest_path": "/e", "raw_value": raw}],
         });
-        let names: Vec<_> = urls(&config, &["postgres", "postgresql"]).into_iter().map(|(name, _)| name).collect();
+        let names: Vec<_> =
+            urls(&config, &["postgres", "postgresql"]).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["A", "D", "/e"]);
         assert!(urls(&json!(null), &["postgres"]).is_empty());
     }

@@ -144,9 +144,7 @@ impl Course {
             (true, Placement::Swap, true) => {
                 &[Look, Retire, Create, Quiesce, Fork, Reset, Launch, Row, Traffic, Death]
             }
-            (true, Placement::InPlace, false) => {
-                &[Look, Quiesce, Fork, Reset, Launch, Row, Retire, Death]
-            }
+            (true, Placement::InPlace, false) => &[Look, Quiesce, Fork, Reset, Launch, Row, Retire, Death],
             (true, Placement::InPlace, true) => &[Look, Retire, Quiesce, Fork, Reset, Launch, Row, Death],
         }
     }
@@ -174,9 +172,9 @@ mod tests {
 
     fn every() -> impl Iterator<Item = Course> {
         Strategy::ALL.into_iter().flat_map(|strategy| {
-            [Placement::Swap, Placement::InPlace].into_iter().flat_map(move |placement| {
-                [false, true].map(|hard| Course { strategy, placement, hard })
-            })
+            [Placement::Swap, Placement::InPlace]
+                .into_iter()
+                .flat_map(move |placement| [false, true].map(|hard| Course { strategy, placement, hard }))
         })
     }
 
@@ -188,7 +186,11 @@ mod tests {
     fn every_course_looks_first_and_sees_the_old_dead_last() {
         for course in every() {
             let phases = course.phases();
-            assert_eq!((phases.first(), phases.last()), (Some(&Phase::Look), Some(&Phase::Death)), "{course:?}");
+            assert_eq!(
+                (phases.first(), phases.last()),
+                (Some(&Phase::Look), Some(&Phase::Death)),
+                "{course:?}"
+            );
             let mut seen = phases.to_vec();
             seen.sort();
             seen.dedup();

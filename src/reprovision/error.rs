@@ -1,8 +1,8 @@
 //! Why a re-provisioning, or one tenant's part in it, did not go on.
 
 use crate::{
-    keyring::{ProofFailed, RegistryError, kms::KmsError},
     journal::VaultError,
+    keyring::{ProofFailed, RegistryError, kms::KmsError},
     providers::{ProviderError, fly::DeployError},
     rekey::RekeyError,
     store::StoreError,

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-
 use super::{Course, Phase, ReprovisionError};
 use crate::{
     journal::{Owner, Vault},
@@ -90,7 +89,8 @@ impl Urls {
             ("new", self.new.iter().collect()),
             ("redis", self.redis.iter().collect()),
         ];
-        let lines = || kinds.iter().flat_map(|(kind, urls)| urls.iter().map(move |url| (*kind, url.expose())));
+        let lines =
+            || kinds.iter().flat_map(|(kind, urls)| urls.iter().map(move |url| (*kind, url.expose())));
         let mut text = String::with_capacity(lines().map(|(kind, url)| kind.len() + url.len() + 2).sum());
         for (kind, url) in lines() {
             [kind, " ", url, "\n"].iter().for_each(|part| text.push_str(part));
@@ -154,7 +154,10 @@ impl Saga {
     /// [`ReprovisionError::Corrupt`], among others for URLs that none of the journal's data keys opens.
     pub(super) fn load(row: SagaRow, vault: &Vault) -> Result<Self, ReprovisionError> {
         let corrupt = |why| ReprovisionError::Corrupt { run_id: row.run_id.clone(), why };
-        let phase = Phase::parse(&row.phase).ok_or_else(|| corrupt("a phase"))?;
+        let phase = match row.phase.as_str() {
+            "" => Phase::Look,
+            phase => Phase::parse(phase).ok_or_else(|| corrupt("a phase"))?,
+        };
         let facts = serde_json::from_str(&row.detail).map_err(|_| corrupt("what it knows of a tenant"))?;
         let owner = Owner::Tenant { run_id: &row.run_id, tenant: &row.tenant };
         let urls = match &row.sealed {
@@ -207,12 +210,11 @@ pub fn name_of(tenant: &str, generation: i64) -> String {
 }
 
 /// Whether a name is one of ours for a tenant.
-pub fn is_ours(name: &str) -> bool {
-    name.strip_prefix("t-").and_then(|rest| rest.rsplit_once("-g")).is_some_and(|(tenant, generation)| {
-        !tenant.is_empty() && generation.parse::<u32>().is_ok()
-    })
+pub(super) fn is_ours(name: &str) -> bool {
+    name.strip_prefix("t-")
+        .and_then(|rest| rest.rsplit_once("-g"))
+        .is_some_and(|(tenant, generation)| !tenant.is_empty() && generation.parse::<u32>().is_ok())
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -251,7 +253,10 @@ mod tests {
         let names: Vec<_> = odd.iter().map(|tenant| name_of(tenant, 3)).collect();
         for name in &names {
             assert!(name.len() <= 63 && is_ours(name), "{name}");
-            assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'), "{name}");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+                "{name}"
+            );
         }
         let mut different = names.clone();
         different.sort();

@@ -14,7 +14,7 @@ use crate::{
         login::{PostgresLogin, TenantDatabase},
         neon::Neon,
     },
-    rekey::Job,
+    rekey::{Job, KeyChoice},
     secret::{Plaintext, SecretText},
     store::{RowKey, Store, TenantColumns, TenantRow},
 };
@@ -76,6 +76,8 @@ pub struct Works {
     /// The tenants' table, with the key to seal under, and those to open old values with if there are any. Its target's
     /// first column is the database URL, the second, if there is one, the Redis URL.
     pub job: Arc<Job>,
+    /// The keys that the job was prepared with.
+    pub keys: KeyChoice,
     /// Where the table says what a tenant has.
     pub columns: TenantColumns,
     /// Where the journal is.
@@ -115,9 +117,7 @@ impl Works {
             opened.push(match attempt {
                 Some(Attempt::Opened(origin)) => {
                     let text = std::str::from_utf8(plaintext.expose()).ok();
-                    text.map(|text| {
-                        (SecretText::new(text.to_owned()), self.job.sealer.is_current(&origin))
-                    })
+                    text.map(|text| (SecretText::new(text.to_owned()), self.job.sealer.is_current(&origin)))
                 }
                 _ => None,
             });
@@ -126,8 +126,8 @@ impl Works {
     }
 
     /// The cells of a row that is to hold these URLs, sealed under the new key, each opened again. What there is no URL for
-    /// is `None`.
-    pub(super) async fn seal(&self, key: &RowKey, urls: &Urls) -> Result<Vec<Option<Vec<u8>>>, Trouble> {
+    /// has no bytes.
+    pub(super) async fn seal(&self, key: &RowKey, urls: &Urls) -> Result<Vec<Vec<u8>>, Trouble> {
         let (sealer, row) = (&self.job.sealer, key.to_string());
         let row_keys = sealer.row_keys().await?;
         let (mut check, mut value) = (Plaintext::new(), Vec::new());
@@ -135,14 +135,14 @@ impl Works {
         let mut cells = Vec::with_capacity(self.job.target.columns.len());
         for (column, definition) in self.job.target.columns.iter().enumerate() {
             let Some(url) = urls.get(column).copied().flatten() else {
-                cells.push(None);
+                cells.push(Vec::new());
                 continue;
             };
             let plaintext = Plaintext::from(url.expose().as_bytes().to_vec());
             sealer.seal(column, &row, row_keys.as_ref(), &plaintext, &mut value, &mut check)?;
             let mut stored = Vec::new();
             definition.encoding.encode_into(&value, &mut stored);
-            cells.push(Some(stored));
+            cells.push(stored);
         }
         Ok(cells)
     }
@@ -162,7 +162,9 @@ impl Works {
 pub(super) fn fingerprint(row: &TenantRow) -> String {
     let mut hash = Sha256::new();
     let mut add = |part: Option<&[u8]>| {
-        hash.update(part.map_or(u64::MAX, |part| u64::try_from(part.len()).unwrap_or(u64::MAX)).to_be_bytes());
+        hash.update(
+            part.map_or(u64::MAX, |part| u64::try_from(part.len()).unwrap_or(u64::MAX)).to_be_bytes(),
+        );
         hash.update(part.unwrap_or_default());
     };
     for text in [&row.app, &row.machine, &row.region, &row.project, &row.branch] {

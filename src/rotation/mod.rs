@@ -42,7 +42,7 @@ pub use error::RotationError;
 pub use estate::{Billing, Cache, Estate, FlyApp, Held, Mailer, NeonProject, Pair, Publisher, Table};
 pub use operator::{Nobody, Operator};
 pub use outcome::Wait;
-pub use plan::{Plan, PlanDigest};
+pub use plan::Plan;
 pub use secret::{SecretName, UnknownSecret};
 pub use standing::{Standing, StandingState};
 pub use take_up::open_rotation;

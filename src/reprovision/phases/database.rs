@@ -36,7 +36,9 @@ impl Run<'_> {
             return Ok(Turn::Done);
         }
         let Some(way_in) = self.way_in(saga).await? else {
-            return Err(stuck("no URL of its database is known, so nobody can see whether it is still written to"));
+            return Err(stuck(
+                "no URL of its database is known, so nobody can see whether it is still written to",
+            ));
         };
         let mut wait = patience.begin();
         loop {
@@ -45,7 +47,9 @@ impl Run<'_> {
                 return Ok(Turn::Done);
             }
             if !wait.pause().await {
-                return Err(stuck(format!("{sessions} sessions stay in its database though its machine is stopped")));
+                return Err(stuck(format!(
+                    "{sessions} sessions stay in its database though its machine is stopped"
+                )));
             }
         }
     }
@@ -116,7 +120,9 @@ impl Run<'_> {
                 Ok(()) => {}
                 Err(error) if error.is_transient() => return Err(error.into()),
                 Err(error) => {
-                    return Err(stuck(format!("role {role} can log in, nobody knows it, and it can't be stopped: {error}")));
+                    return Err(stuck(format!(
+                        "role {role} can log in, nobody knows it, and it can't be stopped: {error}"
+                    )));
                 }
             }
             if !saga.facts.strangers.contains(&role) {
@@ -156,7 +162,9 @@ impl Run<'_> {
             let left = self.works.neon.endpoints(&facts.project, &facts.branch).await?;
             return match left.first() {
                 None => Ok(Turn::Done),
-                Some(endpoint) => Err(stuck(format!("endpoint {} of its old branch is there again", endpoint.id))),
+                Some(endpoint) => {
+                    Err(stuck(format!("endpoint {} of its old branch is there again", endpoint.id)))
+                }
             };
         }
         saga.facts.refused = self.refused(saga).await?;
@@ -255,7 +263,8 @@ mod tests {
     #[test]
     fn a_new_url_has_the_form_of_the_old_one() {
         let secret = |text: &str| SecretText::new(text.to_owned());
-        let old = secret("postgres://owner:one@ep-1-pooler.eu.neon.tech/app?sslmode=require&application_name=x");
+        let old =
+            secret("postgres://owner:one@ep-1-pooler.eu.neon.tech/app?sslmode=require&application_name=x");
         let minted = || secret("postgresql://owner:t%2Fwo@ep-2-pooler.eu.neon.tech/app?sslmode=require");
         let expected =
             "postgres://owner:t%2Fwo@ep-2-pooler.eu.neon.tech/app?sslmode=require&application_name=x";

@@ -10,8 +10,7 @@ use crate::{
         neon::{Endpoint, Role, RolePassword, Route},
     },
     reprovision::{
-        Course, Facts, Placement, Run,
-        config,
+        Course, Facts, Placement, Run, config,
         error::{Trouble, stuck},
         saga::{Saga, Urls, copy, name_of},
         works::fingerprint,
@@ -76,7 +75,10 @@ impl Run<'_> {
         known.filter(|url| is_of(url, &endpoints)).for_each(|url| urls.add_old(url));
         if let Some(Some((url, _))) = opened.first() {
             if !is_of(url, &endpoints) {
-                return Err(stuck(format!("its row's URL is for a server that is none of branch {}", branch.id)));
+                return Err(stuck(format!(
+                    "its row's URL is for a server that is none of branch {}",
+                    branch.id
+                )));
             }
             urls.add_old(url);
         }

@@ -63,25 +63,35 @@ impl Run<'_> {
         let config = Value::Object(config);
         let version = self.vault_version(&facts.app).await?;
         let regions = || [&facts.region].into_iter().chain(&self.works.regions);
+        let mut made = None;
         for region in regions() {
-            let creation = Creation { name: &facts.name, region, config: &config, min_secrets_version: version };
+            let creation =
+                Creation { name: &facts.name, region, config: &config, min_secrets_version: version };
             let machine = match fly.create_machine(&facts.app, &creation).await {
                 Ok(Created::Made(machine)) => machine,
                 Ok(Created::Taken { id }) => self.adopted(saga, &id).await?,
                 Err(error) if error.is_capacity() => continue,
                 Err(error) => return Err(error.into()),
             };
-            (saga.facts.new_machine, saga.facts.new_region) = (Some(machine.id), Some(machine.region));
-            return Ok(Turn::Done);
+            made = Some(machine);
+            break;
         }
-        let regions: Vec<_> = regions().map(String::as_str).collect();
-        Err(stuck(format!("there is no room for its machine in {}: --fallback-region REGION", regions.join(", "))))
+        let Some(machine) = made else {
+            let regions: Vec<_> = regions().map(String::as_str).collect();
+            let regions = regions.join(", ");
+            return Err(stuck(format!(
+                "there is no room for its machine in {regions}: --fallback-region REGION"
+            )));
+        };
+        (saga.facts.new_machine, saga.facts.new_region) = (Some(machine.id), Some(machine.region));
+        Ok(Turn::Done)
     }
 
     /// The machine that has the name already, if it was made for this tenant by this run.
     async fn adopted(&self, saga: &Saga, id: &str) -> Result<Machine, Trouble> {
         let machine = self.works.fly.machine(&saga.facts.app, id).await?;
-        let is_ours = machine.metadata(RUN) == Some(self.id()) && machine.metadata(TENANT) == Some(saga.tenant());
+        let is_ours =
+            machine.metadata(RUN) == Some(self.id()) && machine.metadata(TENANT) == Some(saga.tenant());
         if is_ours {
             return Ok(machine);
         }
@@ -94,7 +104,7 @@ impl Run<'_> {
         let replacements = self.replacements(saga);
         let facts = &saga.facts;
         let whole = if Self::is_in_place(saga) { None } else { self.whole_of_old(saga).await? };
-        let launched = self.bring(saga, facts.last_machine(), whole, &replacements).await;
+        let launched = self.configure(saga, facts.last_machine(), whole, &replacements).await;
         match launched {
             Ok(()) if Self::is_in_place(saga) => self.end_outage(saga).await?,
             Ok(()) => {}
@@ -126,7 +136,7 @@ impl Run<'_> {
         database.into_iter().chain(of(&urls.old_redis, &variables.redis, urls.redis.as_ref())).collect()
     }
 
-    async fn bring(
+    async fn configure(
         &self,
         saga: &Saga,
         machine: &str,
@@ -150,7 +160,11 @@ impl Run<'_> {
     }
 
     /// The old machine is in service again, if that can be; what became of it, in words.
-    async fn fall_back(&self, saga: &mut Saga, replacements: &[Replacement]) -> Result<&'static str, Trouble> {
+    async fn fall_back(
+        &self,
+        saga: &mut Saga,
+        replacements: &[Replacement],
+    ) -> Result<&'static str, Trouble> {
         if Self::is_in_place(saga) || (saga.facts.course.strategy.forks() && saga.facts.course.hard) {
             return Ok("the tenant is down: its old credentials are dead");
         }
@@ -163,7 +177,7 @@ impl Run<'_> {
             self.end_outage(saga).await?;
             return Ok("its old machine is in service again, as it was");
         }
-        match self.bring(saga, &saga.facts.machine, None, replacements).await {
+        match self.configure(saga, &saga.facts.machine, None, replacements).await {
             Ok(()) => {}
             Err(Trouble::Deploy(DeployError::NotHealthy(_))) => {
                 return Ok("nor does its old machine with the new URL: the tenant is down");

@@ -6,6 +6,8 @@ mod machine;
 mod row;
 mod undo;
 
+pub(super) use look::Whereabouts;
+
 use super::{Phase, Run, error::Trouble, saga::Saga};
 
 /// How a phase ended.

@@ -46,7 +46,9 @@ impl Run<'_> {
         let facts = &saga.facts;
         let aim = Aim { machine: &facts.machine, region: &facts.region, branch: &facts.branch };
         if !matches!(self.swap(saga, &aim).await?, Swapped::Done) {
-            return Err(stuck("its row was changed by somebody else while its old machine was put back in service"));
+            return Err(stuck(
+                "its row was changed by somebody else while its old machine was put back in service",
+            ));
         }
         // What the next try compares with.
         if let Some(row) = self.works.row(saga.tenant()).await? {
