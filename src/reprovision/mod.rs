@@ -26,6 +26,6 @@ pub use asked::{Asked, Order};
 pub use course::{Course, Phase, Placement, Strategy};
 pub use error::ReprovisionError;
 pub use plan::{Calls, Estimate, Obstacle, Plan, Planned};
-pub use run::{Ending, Progress, Run, Stop, open_run};
+pub use run::{Ending, Progress, Run, Stop, asked, open_run};
 pub use saga::{Facts, name_of};
 pub use works::{Manner, Variables, Works};

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use futures_util::{TryStreamExt, stream};
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Mutex, OnceCell, watch},
     time::sleep,
@@ -78,10 +79,31 @@ pub struct Run<'a> {
     versions: Mutex<HashMap<String, Arc<OnceCell<u64>>>>,
 }
 
+/// How a run was asked for, as its row keeps it.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    asked: Asked,
+    /// The key that rows end under: whoever takes the run up brings the same.
+    key: String,
+}
+
 /// Who we are, to others who want the lease.
 fn holder() -> String {
     let host = rustix::system::uname();
     format!("pid {} on {}", std::process::id(), host.nodename().to_string_lossy())
+}
+
+/// How a run was asked for.
+///
+/// # Errors
+/// [`ReprovisionError::Corrupt`].
+pub fn asked(row: &ReprovisionRow) -> Result<Asked, ReprovisionError> {
+    kept(row).map(|kept| kept.asked)
+}
+
+fn kept(row: &ReprovisionRow) -> Result<Kept, ReprovisionError> {
+    let corrupt = |_| ReprovisionError::Corrupt { run_id: row.run_id.clone(), why: "how it was asked for" };
+    serde_json::from_str(&row.options).map_err(corrupt)
 }
 
 /// The open run of this table, if there is one.
@@ -120,10 +142,11 @@ impl<'a> Run<'a> {
         let tenants = plan.tenants.iter().zip(positions);
         let sagas: Vec<_> =
             tenants.map(|(tenant, position)| NewSaga { tenant: tenant.tenant.clone(), position }).collect();
+        let kept = Kept { asked: plan.asked.clone(), key: works.job.keys.new.clone() };
         let run = NewReprovision {
             run_id: &Ulid::generate().to_string(),
             target,
-            options: &serde_json::to_value(&plan.asked).unwrap_or_default(),
+            options: &serde_json::to_value(&kept).unwrap_or_default(),
             plan: &plan.digest().to_string(),
             holder: &holder(),
         };
@@ -133,21 +156,25 @@ impl<'a> Run<'a> {
                 "go on with it: reseal reprovision run",
             ));
         };
-        Ok(Self { works, asked: plan.asked.clone(), lease, tell, versions: Mutex::default() })
+        Ok(Self { works, asked: kept.asked, lease, tell, versions: Mutex::default() })
     }
 
     /// Takes up a run that was opened before.
     ///
     /// # Errors
-    /// [`ReprovisionError::Refused`] while another process works on it.
+    /// [`ReprovisionError::Refused`] while another process works on it, and for another key than it was opened with.
     pub async fn resume(
         works: &'a Works,
         row: &ReprovisionRow,
         tell: &'a (dyn Fn(&Progress) + Sync),
     ) -> Result<Self, ReprovisionError> {
-        let corrupt =
-            |_| ReprovisionError::Corrupt { run_id: row.run_id.clone(), why: "how it was asked for" };
-        let asked = serde_json::from_str(&row.options).map_err(corrupt)?;
+        let Kept { asked, key } = kept(row)?;
+        if key != works.job.keys.new {
+            return Err(ReprovisionError::refused(
+                format!("re-provisioning {} ends under {key}, and this key is another", row.run_id),
+                format!("name the key that it was begun with: {key}"),
+            ));
+        }
         let Some(lease) = works.journal.claim_reprovision(&row.run_id, &holder()).await? else {
             let by = row.holder.as_deref().unwrap_or("another process");
             return Err(ReprovisionError::refused(

@@ -9,7 +9,7 @@ use crate::{
         fly::{Change, Changing, Created, Creation, DeployError, Launch, Machine},
     },
     reprovision::{
-        Run,
+        Phase, Run,
         config::{Replacement, replace},
         error::{Trouble, stuck},
         saga::{Saga, copy},
@@ -173,7 +173,11 @@ impl Run<'_> {
         if facts.course.strategy.forks() {
             // What is written from now on is written to the old branch: the new one is of no use any more.
             self.back_in_service(saga).await?;
-            saga.phase = super::Phase::Undo;
+            saga.phase = Phase::Undo;
+            let (app, machine) = (&saga.facts.app, &saga.facts.machine);
+            if !fly.healthy(app, machine, self.works.manner.patience).await? {
+                return Ok("nor does its old machine since it was stopped: the tenant is down");
+            }
             self.end_outage(saga).await?;
             return Ok("its old machine is in service again, as it was");
         }
