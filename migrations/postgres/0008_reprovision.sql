@@ -1,7 +1,7 @@
 -- Re-provisioning every tenant: the runs, and where each tenant is in one.
 CREATE TABLE reseal_reprovisions (
     run_id      text PRIMARY KEY,
-    target      text NOT NULL REFERENCES reseal_targets (name),
+    target      text NOT NULL,          -- the table's logical name; the journal may be in another database
     options     text NOT NULL,          -- JSON: how it was asked for
     plan        text NOT NULL,          -- the digest of the plan that it follows
     fence       bigint NOT NULL DEFAULT 0,

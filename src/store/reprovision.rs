@@ -7,7 +7,7 @@ use serde_json::Value;
 pub struct NewReprovision<'a> {
     /// Its id, a ULID.
     pub run_id: &'a str,
-    /// The logical name of the registered target whose rows are the tenants.
+    /// The logical name of the target whose rows are the tenants; it may be in another database.
     pub target: &'a str,
     /// How it was asked for.
     pub options: &'a Value,
