@@ -15,7 +15,8 @@ use super::{
 };
 use crate::secret::SecretText;
 
-const RULES: Rules = Rules { provider: "the control plane", not_begun: &[], codes: &["/code"], paces: &[] };
+const RULES: Rules =
+    Rules { provider: "the control plane", not_begun: &[], refusals: &[], codes: &["/code"], paces: &[] };
 
 const HEALTH: &str = "answer a health check";
 

@@ -118,4 +118,8 @@ impl ProviderError {
     pub fn is_missing(&self) -> bool {
         matches!(self, Self::Refused { status: 404 | 410, .. })
     }
+    /// Whether the provider has no room for what was asked for, there and now.
+    pub fn is_capacity(&self) -> bool {
+        matches!(self, Self::Refused { code: Some(code), .. } if code == "insufficient_capacity")
+    }
 }

@@ -5,10 +5,9 @@
 //! reads, one that was marked [`repeatable`](Call::repeatable), and any that the provider says it did not begin.
 //! Redirects are not followed: they would carry a credential elsewhere.
 
-use std::{collections::HashMap, fmt, net::IpAddr, num::NonZero, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, num::NonZero, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use reqwest::{
     Method, StatusCode,
     header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, RETRY_AFTER},
@@ -18,7 +17,8 @@ use serde_json::Value;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
-use super::ProviderError;
+pub use super::pace::Pace;
+use super::{ProviderError, pace::Limits};
 use crate::secret::SecretText;
 
 /// The longest reply that is read, in bytes.
@@ -27,17 +27,6 @@ const LONGEST_REPLY: usize = 8 << 20;
 /// The longest pause that a provider's `Retry-After` is obeyed for within one call.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// A rate limit: at most `per_second` calls a second, and `burst` at once, for each key that a call names.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// What a call asks for with [`Call::paced`].
-    pub class: &'static str,
-    /// Calls a second.
-    pub per_second: NonZero<u32>,
-    /// Calls at once.
-    pub burst: NonZero<u32>,
-}
-
 /// What is true of all of a vendor's API.
 #[derive(Debug, Clone, Copy)]
 pub struct Rules {
@@ -45,6 +34,9 @@ pub struct Rules {
     pub provider: &'static str,
     /// Statuses by which it says that it has not begun, besides 429.
     pub not_begun: &'static [u16],
+    /// Codes by which it refuses whatever the status is, so that with one of them not even a server's error leaves open
+    /// what was done.
+    pub refusals: &'static [&'static str],
     /// Where the body of an error has a code, as JSON pointers; only texts that look like a code are taken.
     pub codes: &'static [&'static str],
     /// Its rate limits.
@@ -62,11 +54,19 @@ pub struct Manner {
     pub pause: Duration,
     /// Whether the vendor's rate limits are held by us already.
     pub paced: bool,
+    /// How many times the documented rate limits the vendor has granted this account.
+    pub times: NonZero<u32>,
 }
 
 impl Default for Manner {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(30), tries: 6, pause: Duration::from_millis(500), paced: true }
+        Self {
+            timeout: Duration::from_secs(30),
+            tries: 6,
+            pause: Duration::from_millis(500),
+            paced: true,
+            times: NonZero::<u32>::MIN,
+        }
     }
 }
 
@@ -122,7 +122,7 @@ pub struct Client {
     rules: Rules,
     auth: Arc<Auth>,
     manner: Manner,
-    limits: Arc<HashMap<&'static str, DefaultKeyedRateLimiter<String>>>,
+    limits: Arc<Limits>,
 }
 
 impl fmt::Debug for Client {
@@ -145,11 +145,7 @@ impl Client {
             .timeout(manner.timeout)
             .build()
             .map_err(|_| BadBase::NoTls(rules.provider))?;
-        let limiter = |pace: &Pace| {
-            let quota = Quota::per_second(pace.per_second).allow_burst(pace.burst);
-            (pace.class, RateLimiter::keyed(quota))
-        };
-        let limits = Arc::new(rules.paces.iter().map(limiter).collect());
+        let limits = Arc::new(Limits::new(rules.paces, manner.times));
         Ok(Self { http, base, rules, auth: Arc::new(auth), manner, limits })
     }
 
@@ -212,7 +208,8 @@ impl Client {
                 retry_after: reply.retry_after,
             });
         }
-        reply.status.is_server_error().then(|| ProviderError::Uncertain {
+        let is_refusal = || reply.code().is_some_and(|code| self.rules.refusals.contains(&code.as_str()));
+        (reply.status.is_server_error() && !is_refusal()).then(|| ProviderError::Uncertain {
             provider,
             call: name,
             why: format!("it answered {status}"),
@@ -314,7 +311,8 @@ impl Call<'_> {
         self.reply().await?.success()
     }
 
-    /// The reply, whatever its status below 500 but 429 and what the provider answers before it begins.
+    /// The reply, whatever its status below 500 but 429 and what the provider answers before it begins; of the others,
+    /// those with a code of [`Rules::refusals`].
     ///
     /// # Errors
     /// Only those that are transient: nothing was done, or nobody knows.
@@ -343,10 +341,8 @@ impl Call<'_> {
     }
 
     async fn once(&self) -> Result<Reply, ProviderError> {
-        if let Some((class, key)) = self.paced.as_ref().filter(|_| self.client.manner.paced)
-            && let Some(limit) = self.client.limits.get(class)
-        {
-            limit.until_key_ready(key).await;
+        if let Some((class, key)) = self.paced.as_ref().filter(|_| self.client.manner.paced) {
+            self.client.limits.turn(class, key).await;
         }
         let request = self.request.try_clone().expect("bodies are bytes, which can be cloned");
         let mut response = request.send().await.map_err(|error| self.lost(&error))?;

@@ -16,6 +16,7 @@ pub mod http;
 pub mod login;
 mod mailbox;
 pub mod neon;
+mod pace;
 mod password;
 mod patience;
 pub mod resend;

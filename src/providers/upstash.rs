@@ -20,7 +20,7 @@ use crate::secret::SecretText;
 const PROVIDER: &str = "upstash";
 
 /// Its errors are free text, and its limits are not documented.
-const RULES: Rules = Rules { provider: PROVIDER, not_begun: &[], codes: &[], paces: &[] };
+const RULES: Rules = Rules { provider: PROVIDER, not_begun: &[], refusals: &[], codes: &[], paces: &[] };
 
 /// Upstash's API with one management key. Clones share connections.
 #[derive(Debug, Clone)]

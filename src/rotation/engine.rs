@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    Added, Asked, Moment, Progress, RotationError, Tools,
+    Added, Asked, Progress, RotationError, Tools,
     asked::shape,
     estate::{Held, Pair},
     outcome::{Taken, Wait},
@@ -20,6 +20,7 @@ use super::{
     state::{Course, Decision, Event, Phase, State},
 };
 use crate::{
+    journal::Moment,
     providers::ProviderError,
     store::{CredentialChange, CredentialState, NewRecord, RotationLease, RotationRecord},
 };
@@ -361,6 +362,12 @@ impl Rotation<'_> {
     ) -> Result<Option<RotationRecord>, RotationError> {
         let records = self.tools.store.rotation_records(&self.lease.rotation_id).await?;
         Ok(records.into_iter().rev().find(|record| record.step == step && record.event == event.as_str()))
+    }
+
+    /// When that was, in Unix milliseconds; 0 where nothing is recorded of it.
+    pub(super) async fn recorded_ms(&self, step: Option<&Step>, event: Event) -> Result<i64, RotationError> {
+        let Some(step) = step else { return Ok(0) };
+        Ok(self.recorded(step.name, event).await?.map_or(0, |record| record.at_ms))
     }
 
     /// When machines get the new value.

@@ -9,7 +9,13 @@ use reseal::{
 
 /// Short pauses, and no rate limits of ours.
 pub(crate) fn manner() -> Manner {
-    Manner { timeout: Duration::from_secs(5), tries: 4, pause: Duration::from_millis(2), paced: false }
+    Manner {
+        timeout: Duration::from_secs(5),
+        tries: 4,
+        pause: Duration::from_millis(2),
+        paced: false,
+        ..Manner::default()
+    }
 }
 
 pub(crate) const PATIENCE: Patience =

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
     sync::{Arc, Mutex},
     time::{Duration, UNIX_EPOCH},
 };
@@ -29,8 +30,13 @@ use crate::support::vendors::{
     stripe::Stripe,
 };
 
-const HASTE: Manner =
-    Manner { timeout: Duration::from_secs(5), tries: 3, pause: Duration::from_millis(1), paced: false };
+const HASTE: Manner = Manner {
+    timeout: Duration::from_secs(5),
+    tries: 3,
+    pause: Duration::from_millis(1),
+    paced: false,
+    times: NonZero::<u32>::MIN,
+};
 
 const PATIENCE: Patience = Patience { every: Duration::from_millis(1), at_most: Duration::from_secs(5) };
 

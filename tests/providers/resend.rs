@@ -1,6 +1,6 @@
 //! Resend: keys that may do everything or only send, domains, and a message from here to there.
 
-use std::time::Duration;
+use std::{num::NonZero, time::Duration};
 
 use reseal::{
     providers::{
@@ -20,8 +20,13 @@ const NAME: &str = "reseal-01JD2Y3M5Z0000000000000000-mint";
 const KEYS: &str = "/api-keys";
 const FROM: &str = "Molecule AI <noreply@moleculesai.app>";
 
-const HASTE: Manner =
-    Manner { timeout: Duration::from_secs(5), tries: 3, pause: Duration::from_millis(1), paced: false };
+const HASTE: Manner = Manner {
+    timeout: Duration::from_secs(5),
+    tries: 3,
+    pause: Duration::from_millis(1),
+    paced: false,
+    times: NonZero::<u32>::MIN,
+};
 
 const PATIENCE: Patience = Patience { every: Duration::from_millis(1), at_most: Duration::from_secs(5) };
 

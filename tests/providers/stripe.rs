@@ -4,7 +4,7 @@ mod endpoints;
 mod keys;
 mod signature;
 
-use std::time::Duration;
+use std::{num::NonZero, time::Duration};
 
 use reseal::{
     providers::{http::Manner, stripe::Stripe},
@@ -18,8 +18,13 @@ const SPEC: &str = "stripe-webhooks-balance-subset-2023-09.json";
 
 const ACCOUNT: &str = "acct_1";
 
-const HASTE: Manner =
-    Manner { timeout: Duration::from_secs(5), tries: 3, pause: Duration::from_millis(1), paced: false };
+const HASTE: Manner = Manner {
+    timeout: Duration::from_secs(5),
+    tries: 3,
+    pause: Duration::from_millis(1),
+    paced: false,
+    times: NonZero::<u32>::MIN,
+};
 
 fn client(url: &str) -> Stripe {
     Stripe::new(url, HASTE).unwrap()

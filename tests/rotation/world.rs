@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZero,
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
@@ -9,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use reseal::{
+    journal::{Hook, Owner, Vault},
     keyring::kms::{Kms, local::LocalKms},
     providers::{
         Issuer, Mailbox, Patience,
@@ -22,8 +24,8 @@ use reseal::{
         upstash::Upstash as UpstashClient,
     },
     rotation::{
-        Billing, Cache, Estate, FlyApp, Hook, Mailer, Manner, NeonProject, Operator, Publisher, SecretName,
-        Tools, Vault, recipe::Ask,
+        Billing, Cache, Estate, FlyApp, Mailer, Manner, NeonProject, Operator, Publisher, SecretName, Tools,
+        recipe::Ask,
     },
     secret::SecretText,
     store::{Credential, CredentialState, Store, sqlite::Sqlite},
@@ -52,8 +54,13 @@ pub(crate) const WORKFLOW: &str = "publish-platform-image.yml";
 pub(crate) const FROM: &str = "Molecule AI <noreply@moleculesai.app>";
 
 /// As fast as it goes.
-pub(crate) const BRISK: HttpManner =
-    HttpManner { timeout: Duration::from_secs(5), tries: 3, pause: Duration::from_millis(1), paced: false };
+pub(crate) const BRISK: HttpManner = HttpManner {
+    timeout: Duration::from_secs(5),
+    tries: 3,
+    pause: Duration::from_millis(1),
+    paced: false,
+    times: NonZero::<u32>::MIN,
+};
 
 /// Enough for a server of this machine.
 pub(crate) const PATIENCE: Patience =
@@ -283,7 +290,9 @@ impl World {
     /// What `rotate adopt` does.
     pub(crate) async fn adopt(&self, secret: SecretName, id: Option<String>, value: Option<&str>) {
         let credential_id = format!("adopted-{}", fresh::number());
-        let seal = |value: &str| self.vault.seal(&credential_id, &SecretText::new(value.to_owned())).unwrap();
+        let seal = |value: &str| {
+            self.vault.seal(Owner::Credential(&credential_id), &SecretText::new(value.to_owned())).unwrap()
+        };
         let credential = Credential {
             sealed: value.map(seal),
             credential_id,

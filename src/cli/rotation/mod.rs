@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use reseal::{
+    journal::{Owner, Vault},
     keyring::{RegistryError, spec::KeySpec},
-    rotation::{Estate, Manner, RotationError, SecretName, Tools, UnknownSecret, Vault, recipe::Step},
+    rotation::{Estate, Manner, RotationError, SecretName, Tools, UnknownSecret, recipe::Step},
     store::Store,
 };
 
@@ -153,7 +154,7 @@ async fn vault(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
         );
     };
     let kms = open::connect_kms(&spec).await?;
-    Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error))
+    Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error.into()))
 }
 
 /// What a rotation works with.
@@ -198,7 +199,9 @@ impl Session {
 /// Whether the journal is in the database that the control plane's URL, as it is known, is for.
 async fn is_within_current(journal: &Journal, vault: &Vault) -> Result<bool, Fault> {
     let known = journal.store.credentials(Some(SecretName::DatabaseUrl.as_str())).await?;
-    let values = known.iter().filter_map(|known| vault.open(&known.credential_id, known.sealed.as_deref()?));
+    let values = known
+        .iter()
+        .filter_map(|known| vault.open(Owner::Credential(&known.credential_id), known.sealed.as_deref()?));
     Ok(values.into_iter().any(|value| estate::is_within(&journal.url, &value)))
 }
 

@@ -57,7 +57,7 @@ impl fmt::Display for Holder {
 }
 
 /// What a configuration is to become.
-pub(super) trait Change: Sync {
+pub trait Change: Sync {
     /// Whether the machine has it.
     fn is_done(&self, machine: &Machine) -> bool;
 
@@ -65,24 +65,48 @@ pub(super) trait Change: Sync {
     fn apply(&self, config: &mut Map<String, Value>);
 }
 
+/// Which machines a change starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Launch {
+    /// Those that are up, which restart.
+    IfUp,
+    /// One that is asleep or was never started, too.
+    Always,
+}
+
 /// A change on its way to machines of an app.
-pub(super) struct Changing<'a> {
-    pub(super) fly: &'a Fly,
-    pub(super) app: &'a str,
+pub struct Changing<'a> {
+    /// Authorised to update them.
+    pub fly: &'a Fly,
+    /// The app.
+    pub app: &'a str,
     /// For each machine: until it is leased and updated, and until it is healthy.
-    pub(super) patience: Patience,
+    pub patience: Patience,
     /// The version of the vault that a machine must start with at least.
-    pub(super) version: u64,
-    pub(super) change: &'a dyn Change,
+    pub version: u64,
+    /// What is changed.
+    pub change: &'a dyn Change,
+    /// Whether it is only for machines that are up.
+    pub launch: Launch,
 }
 
 impl Changing<'_> {
     /// Updates one machine unless that was done, and waits for its health. Whether it had to be updated.
-    pub(super) async fn bring(&self, id: &str) -> Result<bool, DeployError> {
+    ///
+    /// # Errors
+    /// [`DeployError`].
+    ///
+    /// # Crash safety
+    /// One call changes the machine, and a lease ends by itself. Brought again, a change that is there is not made again:
+    /// only its start and its health are seen to.
+    pub async fn bring(&self, id: &str) -> Result<bool, DeployError> {
         let mut lease = None;
         let done = match self.update(id, &mut lease).await {
             Ok(Updated::Launched) => self.healthy(id, &mut lease).await.map(|()| true),
             Ok(Updated::Asleep) => Ok(true),
+            Ok(Updated::Before) if self.launch == Launch::Always => {
+                self.healthy(id, &mut lease).await.map(|()| false)
+            }
             Ok(Updated::Before) => self.settled(id).await.map(|()| false),
             Err(error) => Err(error),
         };
@@ -124,8 +148,9 @@ impl Changing<'_> {
             return Ok(());
         }
         let config = self.changed(&machine)?;
-        let update = Update { of: &machine, config: &config, min_secrets_version: self.version };
-        *sent = if machine.is_up() { Updated::Launched } else { Updated::Asleep };
+        let launch = machine.is_up() || self.launch == Launch::Always;
+        let update = Update { of: &machine, config: &config, min_secrets_version: self.version, launch };
+        *sent = if launch { Updated::Launched } else { Updated::Asleep };
         match self.fly.update(self.app, &update, held).await {
             Ok(_) => Ok(()),
             // Somebody deployed after we read: theirs will be read, and kept.
@@ -148,7 +173,14 @@ impl Changing<'_> {
     /// Waits until a machine that we started is healthy, and keeps others from changing it meanwhile.
     async fn healthy(&self, id: &str, lease: &mut Option<Lease>) -> Result<(), DeployError> {
         let mut wait = self.patience.begin();
-        while !self.fly.machine(self.app, id).await?.is_healthy() {
+        loop {
+            let machine = self.fly.machine(self.app, id).await?;
+            if machine.is_healthy() {
+                return Ok(());
+            }
+            if self.launch == Launch::Always && machine.is_down() {
+                self.wake(id, lease.as_ref()).await?;
+            }
             if let Some(held) = lease.as_ref()
                 && let Ok(Leased::Ours(renewed)) = self.fly.lease(self.app, id, LEASE, Some(held)).await
             {
@@ -158,7 +190,15 @@ impl Changing<'_> {
                 return Err(DeployError::NotHealthy(id.to_owned()));
             }
         }
-        Ok(())
+    }
+
+    /// Starts a machine that its update left asleep, as Fly does with those that were not up. What it can't do yet, as
+    /// while it prepares the new version, is asked for again at the next look.
+    async fn wake(&self, id: &str, lease: Option<&Lease>) -> Result<(), DeployError> {
+        match self.fly.start_under(self.app, id, lease).await {
+            Err(error) if !error.is_transient() => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until a machine that was done before is healthy, or is asleep as many are when nobody asks.
@@ -179,7 +219,7 @@ impl Changing<'_> {
 /// What became of a machine.
 #[derive(Clone, Copy)]
 enum Updated {
-    /// It was up, and is being started again.
+    /// It is being started.
     Launched,
     /// It was not up, and stays so.
     Asleep,

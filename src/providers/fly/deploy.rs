@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::{
     DeployError, Fly, Machine,
-    change::{Change, Changing},
+    change::{Change, Changing, Launch},
 };
 use crate::providers::{Patience, ProviderError};
 
@@ -45,7 +45,7 @@ impl Deploy {
     pub async fn run(&self) -> Result<(), DeployError> {
         let (version, mark) = (self.fly.vault_version(&self.app).await?, Mark(&self.mark));
         let (fly, app, patience) = (&self.fly, self.app.as_str(), self.patience);
-        let changing = Changing { fly, app, patience, version, change: &mark };
+        let changing = Changing { fly, app, patience, version, change: &mark, launch: Launch::IfUp };
         let mut last = String::new();
         // A list that lags can lack a machine. So the end is two lists in a row that have nothing to do.
         let mut quiet = 0;

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     DeployError, Fly, Machine,
-    change::{Change, Changing},
+    change::{Change, Changing, Launch},
 };
 use crate::{providers::Patience, secret::SecretText};
 
@@ -39,7 +39,8 @@ impl Environment {
         }
         let version = self.fly.vault_version(&self.app).await?;
         let (fly, app, patience) = (&self.fly, self.app.as_str(), self.patience);
-        Changing { fly, app, patience, version, change: &change }.bring(&self.machine).await
+        let changing = Changing { fly, app, patience, version, change: &change, launch: Launch::IfUp };
+        changing.bring(&self.machine).await
     }
 }
 

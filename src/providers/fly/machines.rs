@@ -3,6 +3,8 @@
 //! An update replaces a machine's whole configuration, so one is kept as it came: what this crate does not know goes
 //! back unchanged.
 
+use std::fmt;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -14,10 +16,13 @@ use crate::{
 };
 
 /// A machine.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 pub struct Machine {
     /// Its id.
     pub id: String,
+    /// Its name: its app has it once.
+    #[serde(default)]
+    pub name: String,
     /// `started`, `stopped`, `suspended` and others.
     pub state: String,
     /// Where it runs.
@@ -32,6 +37,16 @@ pub struct Machine {
     pub checks: Vec<Check>,
     /// When it was last updated, started or stopped (RFC 3339).
     pub updated_at: Option<String>,
+    /// Whether Fly's proxy sends it nothing; `None` where Fly does not say.
+    pub cordoned: Option<bool>,
+}
+
+/// Without the configuration, which can hold credentials.
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { id, name, state, region, instance_id, .. } = self;
+        write!(f, "Machine({id} {name:?}, {state} in {region}, version {instance_id}, …)")
+    }
 }
 
 /// What a health check last said.
@@ -57,6 +72,16 @@ impl Machine {
         matches!(self.state.as_str(), "stopped" | "suspended")
     }
 
+    /// Whether nothing of it runs: asleep, never started, or gone.
+    pub fn is_down(&self) -> bool {
+        self.is_asleep() || matches!(self.state.as_str(), "created" | "destroyed")
+    }
+
+    /// Whether it has a volume, which no other machine can have beside it.
+    pub fn has_volume(&self) -> bool {
+        self.config["mounts"].as_array().is_some_and(|mounts| !mounts.is_empty())
+    }
+
     /// Whether it is started and all its checks pass. Where some are configured, one at least must have spoken.
     pub fn is_healthy(&self) -> bool {
         let checks = |config: &Value| match &config["checks"] {
@@ -79,7 +104,6 @@ impl Machine {
 }
 
 /// What a machine is made into.
-#[derive(Debug)]
 pub struct Update<'a> {
     /// The machine as it was read; it is refused (409) when it has changed since.
     pub of: &'a Machine,
@@ -87,6 +111,9 @@ pub struct Update<'a> {
     pub config: &'a Value,
     /// The vault's version that it must have at least.
     pub min_secrets_version: u64,
+    /// Whether it is to be started with it. One that was not up may be left asleep all the same, and is then to be
+    /// [started](Fly::start).
+    pub launch: bool,
 }
 
 /// The right to change a machine, until its time is over.
@@ -153,7 +180,7 @@ impl Fly {
         call.paced("look", format!("{app}/{id}")).send().await?.json()
     }
 
-    /// Updates a machine, which restarts it if it is up.
+    /// Updates a machine, and restarts it if that is wanted.
     ///
     /// # Errors
     /// Refused with 409 when it has changed since it was read, or `lease` is no longer ours.
@@ -168,7 +195,7 @@ impl Fly {
             "region": update.of.region,
             "min_secrets_version": update.min_secrets_version,
             "current_version": update.of.instance_id,
-            "skip_launch": !update.of.is_up(),
+            "skip_launch": !update.launch,
         });
         let id = &update.of.id;
         let call = self.machines.post("update the machine", &["apps", app, "machines", id]);
@@ -326,6 +353,17 @@ mod tests {
         assert!(!machine("starting", checked(), passing()).is_healthy());
         let mixed = json!([{ "status": "passing" }, { "status": "critical" }]);
         assert!(!machine("started", checked(), mixed).is_healthy());
+    }
+
+    #[test]
+    fn a_machine_is_down_where_nothing_runs_and_shows_no_configuration() {
+        let down = |state| machine(state, json!({ "env": { "DATABASE_URL": "secret" } }), json!([]));
+        assert!(["stopped", "suspended", "created", "destroyed"].iter().all(|state| down(state).is_down()));
+        assert!(["started", "starting", "stopping", "failed"].iter().all(|state| !down(state).is_down()));
+        assert!(!format!("{:?}", down("started")).contains("secret"));
+        assert!(machine("started", json!({ "mounts": [{ "volume": "vol_1" }] }), json!([])).has_volume());
+        assert!(!machine("started", json!({ "mounts": [] }), json!([])).has_volume());
+        assert!(!machine("started", Value::Null, json!([])).has_volume());
     }
 
     #[test]

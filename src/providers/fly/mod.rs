@@ -1,4 +1,4 @@
-//! Fly.io: tokens, app secrets, machines, and the deploy that brings a secret to them.
+//! Fly.io: tokens, app secrets, machines and their life, and the deploy that brings a secret to them.
 //!
 //! Two APIs with one credential: the Machines API (<https://fly.io/docs/machines/api>), and GraphQL for what only that
 //! has: tokens and add-ons. Setting a secret only writes the app's vault; a machine sees it when it is next started or
@@ -9,15 +9,17 @@ mod change;
 mod deploy;
 mod environment;
 mod graphql;
+mod life;
 mod machines;
 mod secrets;
 mod tokens;
 
 pub use add_on::RedisPassword;
-pub use change::{DeployError, Holder};
+pub use change::{Change, Changing, DeployError, Holder, Launch};
 pub use deploy::Deploy;
 pub use environment::Environment;
 pub use graphql::DOCUMENTS;
+pub use life::{Created, Creation};
 pub use machines::{Check, Lease, Leased, Machine, Update};
 pub use secrets::{AppSecret, VaultEntry};
 pub use tokens::{TokenProbe, TokenProfile, Tokens};
@@ -42,10 +44,20 @@ const fn nonzero(number: u32) -> NonZero<u32> {
     NonZero::new(number).expect("the numbers above are not zero")
 }
 
-const MACHINES: Rules =
-    Rules { provider: PROVIDER, not_begun: &[], codes: &["/code", "/status"], paces: PACES };
+/// The code by which Fly has no room for a machine, with a 409, a 422 or a 503.
+///
+/// Source: `flaps_error.go` of <https://github.com/superfly/fly-go>
+const NO_CAPACITY: &str = "insufficient_capacity";
 
-const GRAPHQL: Rules = Rules { provider: PROVIDER, not_begun: &[], codes: &[], paces: &[] };
+const MACHINES: Rules = Rules {
+    provider: PROVIDER,
+    not_begun: &[],
+    refusals: &[NO_CAPACITY],
+    codes: &["/code", "/status"],
+    paces: PACES,
+};
+
+const GRAPHQL: Rules = Rules { provider: PROVIDER, not_begun: &[], refusals: &[], codes: &[], paces: &[] };
 
 /// Both APIs of Fly.io with one credential. Clones share connections and rate limits.
 #[derive(Debug, Clone)]

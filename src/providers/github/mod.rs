@@ -13,7 +13,7 @@ use std::{str::FromStr, sync::Arc};
 use super::http::{Auth, BadBase, Call, Client, Manner, Rules};
 use crate::secret::SecretText;
 
-const RULES: Rules = Rules { provider: "GitHub", not_begun: &[], codes: &[], paces: &[] };
+const RULES: Rules = Rules { provider: "GitHub", not_begun: &[], refusals: &[], codes: &[], paces: &[] };
 
 /// A repository, as `owner/name`.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,7 +27,8 @@ const PROVIDER: &str = "neon";
 const PACE: Pace =
     Pace { class: "account", per_second: NonZero::new(11).unwrap(), burst: NonZero::new(40).unwrap() };
 
-const RULES: Rules = Rules { provider: PROVIDER, not_begun: &[423, 503], codes: &["/code"], paces: &[PACE] };
+const RULES: Rules =
+    Rules { provider: PROVIDER, not_begun: &[423, 503], refusals: &[], codes: &["/code"], paces: &[PACE] };
 
 /// Neon's API with one API key. Clones share connections, rate limits, and the queue of each project's changes.
 #[derive(Debug, Clone)]

@@ -34,6 +34,7 @@ const VERSION: &str = "2023-08-16";
 const RULES: Rules = Rules {
     provider: PROVIDER,
     not_begun: &[409],
+    refusals: &[],
     codes: &["/error/code", "/error/type"],
     paces: &[Pace { class: "account", per_second: nonzero(20), burst: nonzero(5) }],
 };

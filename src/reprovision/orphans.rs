@@ -1,0 +1,217 @@
+//! What was made for a tenant and is in nobody's use: looked for at the providers, by name and by metadata, in two lists.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::sleep;
+
+use super::{Facts, Placement, ReprovisionError, Works, phases::Whereabouts, saga::is_ours};
+use crate::{
+    providers::ProviderError,
+    store::{SagaState, TenantRow},
+};
+
+/// What an annotation or a machine's metadata says of ours.
+const RUN: &str = "reseal_run";
+
+/// Rows and sagas that are read at once.
+const PAGE: u32 = 500;
+
+/// What kind of thing is in nobody's use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A machine, which costs, and has a tenant's URLs.
+    Machine,
+    /// A branch with an endpoint, where somebody can log in.
+    Branch,
+}
+
+impl Kind {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Branch => "branch",
+        }
+    }
+}
+
+/// Something that is in nobody's use.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Orphan {
+    /// What it is.
+    pub kind: Kind,
+    /// The app or the project that it is in.
+    pub place: String,
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What is left at the providers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// In nobody's use.
+    pub orphans: Vec<Orphan>,
+    /// Branches that tenants left: they have no endpoint, and their children need them.
+    pub retired: Vec<Orphan>,
+}
+
+/// What is in use, and what must not be there any more.
+#[derive(Default)]
+struct Known {
+    apps: BTreeSet<String>,
+    projects: BTreeSet<String>,
+    machines: HashSet<String>,
+    branches: HashSet<String>,
+    /// Names that are being given.
+    names: HashSet<String>,
+    /// Machines whose place was taken.
+    replaced: HashSet<String>,
+    /// Branches that were left.
+    left: HashSet<String>,
+}
+
+/// Looks for orphans in every app and project of the table and of its last run. Changes nothing.
+///
+/// # Errors
+/// The table's, the journal's, and a provider's that does not answer.
+pub async fn orphans(works: &Works) -> Result<Leftovers, ReprovisionError> {
+    let known = Known::of(works).await?;
+    let once = look(works, &known).await?;
+    sleep(works.manner.apart).await;
+    let twice = look(works, &known).await?;
+    let both = |one: Vec<Orphan>, other: &[Orphan]| {
+        one.into_iter().filter(|orphan| other.contains(orphan)).collect::<Vec<_>>()
+    };
+    let known_now = Known::of(works).await?;
+    let mut orphans = both(once.orphans, &twice.orphans);
+    // What a tenant came to use between the two lists is none.
+    orphans.retain(|orphan| !known_now.uses(orphan));
+    Ok(Leftovers { orphans, retired: both(once.retired, &twice.retired) })
+}
+
+impl Known {
+    async fn of(works: &Works) -> Result<Self, ReprovisionError> {
+        let mut known = Self::default();
+        let mut after = None;
+        loop {
+            let page =
+                works.job.store.tenants(&works.job.target, &works.columns, after.as_ref(), PAGE).await?;
+            page.iter().for_each(|row| known.add_row(row));
+            after = page.last().map(|row| row.key.clone());
+            if page.len() < PAGE as usize {
+                break;
+            }
+        }
+        let runs = works.journal.reprovisions(Some(&works.job.target.name)).await?;
+        let Some(last) = runs.first() else { return Ok(known) };
+        let mut after = -1;
+        loop {
+            let page = works.journal.sagas(&last.run_id, &[], after, PAGE).await?;
+            for saga in &page {
+                if let Ok(facts) = serde_json::from_str::<Facts>(&saga.detail) {
+                    known.add_facts(facts, saga.state);
+                }
+            }
+            let Some(last) = page.last() else { return Ok(known) };
+            after = last.position;
+        }
+    }
+
+    fn add_row(&mut self, row: &TenantRow) {
+        self.apps.extend(row.app.clone());
+        self.projects.extend(row.project.clone());
+        if let Ok(at) = Whereabouts::of(row) {
+            self.machines.insert(at.machine.to_owned());
+            self.branches.insert(at.branch.to_owned());
+        }
+    }
+
+    fn add_facts(&mut self, facts: Facts, state: SagaState) {
+        if facts.name.is_empty() {
+            return;
+        }
+        let is_over = matches!(state, SagaState::Done | SagaState::Gone);
+        self.apps.insert(facts.app);
+        self.projects.insert(facts.project);
+        if !is_over {
+            self.names.insert(facts.name);
+            self.machines.extend([facts.machine].into_iter().chain(facts.new_machine));
+            self.branches.extend([facts.branch].into_iter().chain(facts.new_branch));
+        } else if state == SagaState::Done {
+            if facts.course.placement == Placement::Swap {
+                self.replaced.insert(facts.machine);
+            }
+            if facts.course.strategy.forks() {
+                self.left.insert(facts.branch);
+            }
+        }
+    }
+
+    fn uses(&self, orphan: &Orphan) -> bool {
+        let ids = match orphan.kind {
+            Kind::Machine => &self.machines,
+            Kind::Branch => &self.branches,
+        };
+        ids.contains(&orphan.id) || self.names.contains(&orphan.name)
+    }
+}
+
+async fn look(works: &Works, known: &Known) -> Result<Leftovers, ReprovisionError> {
+    let at_once = works.manner.concurrency;
+    let machines = stream::iter(&known.apps).map(|app| in_app(works, known, app));
+    let machines: Vec<_> = machines.buffer_unordered(at_once).try_collect().await?;
+    let branches = stream::iter(&known.projects).map(|project| in_project(works, known, project));
+    let branches: Vec<_> = branches.buffer_unordered(at_once).try_collect().await?;
+    let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
+    for leftovers in branches {
+        found.orphans.extend(leftovers.orphans);
+        found.retired.extend(leftovers.retired);
+    }
+    found.orphans.sort();
+    found.retired.sort();
+    Ok(found)
+}
+
+async fn in_app(works: &Works, known: &Known, app: &str) -> Result<Vec<Orphan>, ProviderError> {
+    let listed = match works.fly.machines(app).await {
+        Err(error) if error.is_missing() => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    let strays = listed.into_iter().filter(|machine| machine.state != "destroyed").filter(|machine| {
+        let is_ours = is_ours(&machine.name) || machine.metadata(RUN).is_some();
+        (is_ours || known.replaced.contains(&machine.id)) && !known.machines.contains(&machine.id)
+    });
+    let orphan = |id, name| Orphan { kind: Kind::Machine, place: app.to_owned(), id, name };
+    let orphans = strays.map(|machine| orphan(machine.id, machine.name));
+    Ok(orphans.filter(|orphan| !known.uses(orphan)).collect())
+}
+
+async fn in_project(works: &Works, known: &Known, project: &str) -> Result<Leftovers, ProviderError> {
+    let listed = match works.neon.branches(project).await {
+        Err(error) if error.is_missing() => return Ok(Leftovers::default()),
+        listed => listed?,
+    };
+    let mut found = Leftovers::default();
+    let parents: BTreeMap<_, _> =
+        listed.iter().filter_map(|one| Some((one.parent_id.clone()?, ()))).collect();
+    for branch in listed {
+        let is_ours = is_ours(&branch.name) || branch.annotations.contains_key(RUN);
+        let was_left = known.left.contains(&branch.id);
+        let has_children = parents.contains_key(&branch.id);
+        let orphan =
+            Orphan { kind: Kind::Branch, place: project.to_owned(), id: branch.id, name: branch.name };
+        if known.uses(&orphan) || !(is_ours || was_left) {
+            continue;
+        }
+        let has_endpoint = !works.neon.endpoints(project, &orphan.id).await?.is_empty();
+        if !has_endpoint && (was_left || has_children) {
+            found.retired.push(orphan);
+        } else {
+            found.orphans.push(orphan);
+        }
+    }
+    Ok(found)
+}
