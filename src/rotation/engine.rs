@@ -364,6 +364,12 @@ impl Rotation<'_> {
         Ok(records.into_iter().rev().find(|record| record.step == step && record.event == event.as_str()))
     }
 
+    /// When that was, in Unix milliseconds; 0 where nothing is recorded of it.
+    pub(super) async fn recorded_ms(&self, step: Option<&Step>, event: Event) -> Result<i64, RotationError> {
+        let Some(step) = step else { return Ok(0) };
+        Ok(self.recorded(step.name, event).await?.map_or(0, |record| record.at_ms))
+    }
+
     /// When machines get the new value.
     pub(super) fn rollout(&self) -> Rollout {
         self.asked.rollout(self.recipe)
