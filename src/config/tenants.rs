@@ -17,7 +17,11 @@ pub(super) const TENANTS: &[Definition] = &[
     one("tenants-redis-variable", "NAME", "What its machine calls its Redis URL").default(&["REDIS_URL"]),
     Definition {
         kind: Kind::Many,
-        ..one("tenants-known-role", "NAME", "A role of every tenant's database that may log in, though Neon lists it not")
+        ..one(
+            "tenants-known-role",
+            "NAME",
+            "A role of every tenant's database that may log in, though Neon lists it not",
+        )
     },
     Definition {
         kind: Kind::Secret,
