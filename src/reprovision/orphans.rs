@@ -1,14 +1,17 @@
 //! What was made for a tenant and is in nobody's use: looked for at the providers, by name and by metadata, in two lists.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    time::Duration,
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
 use super::{Facts, Placement, ReprovisionError, Works, phases::Whereabouts, saga::is_ours};
 use crate::{
-    providers::ProviderError,
-    store::{SagaState, TenantRow},
+    providers::{ProviderError, fly::Fly, neon::Neon},
+    store::{SagaState, Store, Target, TenantColumns, TenantRow},
 };
 
 /// What an annotation or a machine's metadata says of ours.
@@ -73,43 +76,88 @@ struct Known {
     left: HashSet<String>,
 }
 
+/// Where orphans are looked for: no key is needed for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// The Machines API.
+    pub fly: &'a Fly,
+    /// The branches' API.
+    pub neon: &'a Neon,
+    /// The database of the tenants' table.
+    pub store: &'a dyn Store,
+    /// The table.
+    pub target: &'a Target,
+    /// Where it says what a tenant has.
+    pub columns: &'a TenantColumns,
+    /// Where the journal is.
+    pub journal: &'a dyn Store,
+    /// How many apps or projects at once.
+    pub concurrency: usize,
+    /// How long between the two lists.
+    pub apart: Duration,
+}
+
+impl<'a> From<&'a Works> for Search<'a> {
+    fn from(works: &'a Works) -> Self {
+        Self {
+            fly: &works.fly,
+            neon: &works.neon,
+            store: works.job.store.as_ref(),
+            target: &works.job.target,
+            columns: &works.columns,
+            journal: works.journal.as_ref(),
+            concurrency: works.manner.concurrency,
+            apart: works.manner.apart,
+        }
+    }
+}
+
 /// Looks for orphans in every app and project of the table and of its last run. Changes nothing.
 ///
 /// # Errors
 /// The table's, the journal's, and a provider's that does not answer.
 pub async fn orphans(works: &Works) -> Result<Leftovers, ReprovisionError> {
-    let known = Known::of(works).await?;
-    let once = look(works, &known).await?;
-    sleep(works.manner.apart).await;
-    let twice = look(works, &known).await?;
-    let both = |one: Vec<Orphan>, other: &[Orphan]| {
-        one.into_iter().filter(|orphan| other.contains(orphan)).collect::<Vec<_>>()
-    };
-    let known_now = Known::of(works).await?;
-    let mut orphans = both(once.orphans, &twice.orphans);
-    // What a tenant came to use between the two lists is none.
-    orphans.retain(|orphan| !known_now.uses(orphan));
-    Ok(Leftovers { orphans, retired: both(once.retired, &twice.retired) })
+    Search::from(works).orphans().await
+}
+
+impl Search<'_> {
+    /// What [`orphans`] finds.
+    ///
+    /// # Errors
+    /// Those of [`orphans`].
+    pub async fn orphans(&self) -> Result<Leftovers, ReprovisionError> {
+        let known = Known::of(self).await?;
+        let once = look(self, &known).await?;
+        sleep(self.apart).await;
+        let twice = look(self, &known).await?;
+        let both = |one: Vec<Orphan>, other: &[Orphan]| {
+            one.into_iter().filter(|orphan| other.contains(orphan)).collect::<Vec<_>>()
+        };
+        let known_now = Known::of(self).await?;
+        let mut orphans = both(once.orphans, &twice.orphans);
+        // What a tenant came to use between the two lists is none.
+        orphans.retain(|orphan| !known_now.uses(orphan));
+        Ok(Leftovers { orphans, retired: both(once.retired, &twice.retired) })
+    }
 }
 
 impl Known {
-    async fn of(works: &Works) -> Result<Self, ReprovisionError> {
+    async fn of(search: &Search<'_>) -> Result<Self, ReprovisionError> {
         let mut known = Self::default();
         let mut after = None;
         loop {
-            let page =
-                works.job.store.tenants(&works.job.target, &works.columns, after.as_ref(), PAGE).await?;
+            let page = search.store.tenants(search.target, search.columns, after.as_ref(), PAGE).await?;
             page.iter().for_each(|row| known.add_row(row));
             after = page.last().map(|row| row.key.clone());
             if page.len() < PAGE as usize {
                 break;
             }
         }
-        let runs = works.journal.reprovisions(Some(&works.job.target.name)).await?;
+        let runs = search.journal.reprovisions(Some(&search.target.name)).await?;
         let Some(last) = runs.first() else { return Ok(known) };
         let mut after = -1;
         loop {
-            let page = works.journal.sagas(&last.run_id, &[], after, PAGE).await?;
+            let page = search.journal.sagas(&last.run_id, &[], after, PAGE).await?;
             for saga in &page {
                 if let Ok(facts) = serde_json::from_str::<Facts>(&saga.detail) {
                     known.add_facts(facts, saga.state);
@@ -159,11 +207,11 @@ impl Known {
     }
 }
 
-async fn look(works: &Works, known: &Known) -> Result<Leftovers, ReprovisionError> {
-    let at_once = works.manner.concurrency;
-    let machines = stream::iter(&known.apps).map(|app| in_app(works, known, app));
+async fn look(search: &Search<'_>, known: &Known) -> Result<Leftovers, ReprovisionError> {
+    let at_once = search.concurrency;
+    let machines = stream::iter(&known.apps).map(|app| in_app(search, known, app));
     let machines: Vec<_> = machines.buffer_unordered(at_once).try_collect().await?;
-    let branches = stream::iter(&known.projects).map(|project| in_project(works, known, project));
+    let branches = stream::iter(&known.projects).map(|project| in_project(search, known, project));
     let branches: Vec<_> = branches.buffer_unordered(at_once).try_collect().await?;
     let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
     for leftovers in branches {
@@ -175,8 +223,8 @@ async fn look(works: &Works, known: &Known) -> Result<Leftovers, ReprovisionErro
     Ok(found)
 }
 
-async fn in_app(works: &Works, known: &Known, app: &str) -> Result<Vec<Orphan>, ProviderError> {
-    let listed = match works.fly.machines(app).await {
+async fn in_app(search: &Search<'_>, known: &Known, app: &str) -> Result<Vec<Orphan>, ProviderError> {
+    let listed = match search.fly.machines(app).await {
         Err(error) if error.is_missing() => return Ok(Vec::new()),
         listed => listed?,
     };
@@ -189,8 +237,8 @@ async fn in_app(works: &Works, known: &Known, app: &str) -> Result<Vec<Orphan>, 
     Ok(orphans.filter(|orphan| !known.uses(orphan)).collect())
 }
 
-async fn in_project(works: &Works, known: &Known, project: &str) -> Result<Leftovers, ProviderError> {
-    let listed = match works.neon.branches(project).await {
+async fn in_project(search: &Search<'_>, known: &Known, project: &str) -> Result<Leftovers, ProviderError> {
+    let listed = match search.neon.branches(project).await {
         Err(error) if error.is_missing() => return Ok(Leftovers::default()),
         listed => listed?,
     };
@@ -206,7 +254,7 @@ async fn in_project(works: &Works, known: &Known, project: &str) -> Result<Lefto
         if known.uses(&orphan) || !(is_ours || was_left) {
             continue;
         }
-        let has_endpoint = !works.neon.endpoints(project, &orphan.id).await?.is_empty();
+        let has_endpoint = !search.neon.endpoints(project, &orphan.id).await?.is_empty();
         if !has_endpoint && (was_left || has_children) {
             found.retired.push(orphan);
         } else {

@@ -397,8 +397,8 @@ macro_rules! reprovisions {
             let rows = query(concat!(
                 "SELECT run_id, target, options, plan, holder, ",
                 "coalesce(holder IS NOT NULL AND lease_until >= ", now!(), ", false), ",
-                ms_open!(), "begun_at", ms_close!(), ", ", ms_open!(), "ended_at", ms_close!(), ", certificate ",
-                "FROM reseal_reprovisions WHERE $1 IS NULL OR target = $1 ORDER BY begun_at DESC, run_id DESC"
+                ms_open!(), "begun_at", ms_close!(), ", ", ms_open!(), "ended_at", ms_close!(), ", certificate, ",
+                ms_open!(), "lease_until", ms_close!(), " FROM reseal_reprovisions WHERE $1 IS NULL OR target = $1 ORDER BY begun_at DESC, run_id DESC"
             ))
             .bind(target.map(str::to_owned))
             .fetch_all(&mut *conn)
@@ -415,6 +415,7 @@ macro_rules! reprovisions {
                         begun_ms: row.try_get(6)?,
                         ended_ms: row.try_get(7)?,
                         certificate: row.try_get(8)?,
+                        lease_ms: row.try_get(9)?,
                     })
                 })
                 .collect()
