@@ -131,7 +131,7 @@ impl Works {
         let (sealer, row) = (&self.job.sealer, key.to_string());
         let row_keys = sealer.row_keys().await?;
         let (mut check, mut value) = (Plaintext::new(), Vec::new());
-        let urls = [urls.new.as_ref(), urls.redis.as_ref()];
+        let urls = [urls.new.first(), urls.redis.as_ref()];
         let mut cells = Vec::with_capacity(self.job.target.columns.len());
         for (column, definition) in self.job.target.columns.iter().enumerate() {
             let Some(url) = urls.get(column).copied().flatten() else {
