@@ -12,7 +12,7 @@ use std::{
 
 use reseal::providers::{
     Issuer, Life, Location, Patience, Probe,
-    fly::{AppSecret, DOCUMENTS, Deploy, Fly, TokenProbe, TokenProfile, Tokens},
+    fly::{AppSecret, Created, Creation, DOCUMENTS, Deploy, Fly, TokenProbe, TokenProfile, Tokens},
     github::{ActionsSecret, Conclusion, GitHub, RunState, Workflow},
     http::Manner,
 };
@@ -70,6 +70,19 @@ async fn fly_machines() {
     Deploy { fly: client.clone(), app: app.to_owned(), mark, patience: PATIENCE }.run().await.unwrap();
     assert!(client.secret_digest(app, "m1", "FLY_API_TOKEN").await.unwrap().is_some());
     location.remove().await.unwrap();
+
+    let config = stand_in.config(app, "m1");
+    let creation = Creation { name: "t-acme-g1", region: "ams", config: &config, min_secrets_version: 1 };
+    let Created::Made(machine) = client.create_machine(app, &creation).await.unwrap() else { panic!() };
+    client.start(app, &machine.id).await.unwrap();
+    assert!(client.healthy(app, &machine.id, PATIENCE).await.unwrap());
+    client.uncordon(app, &machine.id).await.unwrap();
+    client.cordon(app, "m1").await.unwrap();
+    assert_eq!(stand_in.routed(app), [&*machine.id]);
+    client.stop(app, "m1").await.unwrap();
+    assert!(client.stopped(app, "m1", PATIENCE).await.unwrap());
+    client.destroy(app, "m1").await.unwrap();
+
     let probe = TokenProbe::new(&client);
     assert!(matches!(probe.probe(&secret(&stand_in.user_token())).await, Life::Live));
     assert!(matches!(probe.probe(&secret("fm2_wrong")).await, Life::Dead));

@@ -1,8 +1,14 @@
-//! Fly.io: tokens, vaults, machines and add-ons. The deploy has a file of its own.
+//! Fly.io: tokens, vaults, machines and add-ons. The deploy and a machine's life have files of their own.
 
 mod deploy;
+mod launch;
+mod life;
 
-use std::sync::Arc;
+use std::{
+    num::NonZero,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use reseal::{
     providers::{
@@ -71,7 +77,7 @@ async fn a_token_is_minted_like_the_old_one_and_the_old_one_ends() {
     assert_eq!(stand_in.live(), [(minted.id.clone(), "reseal-1-mint".to_owned())]);
     assert!(stand_in.is_live(minted.value.expose()) && !stand_in.is_live(&old_value));
     // What an emergency revoked can still be copied.
-    let again = tokens.living(std::time::Duration::from_secs(3600)).mint("reseal-2-mint").await.unwrap();
+    let again = tokens.living(Duration::from_secs(3600)).mint("reseal-2-mint").await.unwrap();
     assert_eq!(stand_in.lifetime(&again.id), "3600s");
 }
 
@@ -301,7 +307,7 @@ async fn an_add_on_gets_another_password() {
 async fn its_rate_limits_are_held_by_us_and_else_obeyed() {
     let stand_in = StandIn::start();
     stand_in.app(APP, &[Made { id: "m1", state: "started" }]);
-    stand_in.limit_rate();
+    stand_in.limit_rate(1);
     let hasty = client(&stand_in, &stand_in.user_token(), Manner { tries: 1, ..brisk() });
     let mut refusals = 0;
     for _ in 0..4 {
@@ -311,10 +317,36 @@ async fn its_rate_limits_are_held_by_us_and_else_obeyed() {
 
     let stand_in = StandIn::start();
     stand_in.app(APP, &[Made { id: "m1", state: "started" }]);
-    stand_in.limit_rate();
+    stand_in.limit_rate(1);
     let paced = client(&stand_in, &stand_in.user_token(), Manner { tries: 1, paced: true, ..brisk() });
     for _ in 0..5 {
         paced.secrets(APP).await.unwrap();
     }
     assert!(stand_in.vendor.seen().iter().all(|seen| seen.status == 200));
+}
+
+#[tokio::test]
+async fn an_account_that_was_granted_more_goes_so_many_times_as_fast() {
+    let stand_in = StandIn::start();
+    stand_in.app(APP, &[Made { id: "m1", state: "started" }]);
+    stand_in.limit_rate(100);
+    let times = NonZero::new(100).unwrap();
+    let paced = client(&stand_in, &stand_in.user_token(), Manner { tries: 1, paced: true, times, ..brisk() });
+    let begun = Instant::now();
+    for _ in 0..350 {
+        paced.secrets(APP).await.unwrap();
+    }
+    // Three hundred at once, and the rest at a hundred a second.
+    assert!(begun.elapsed() > Duration::from_millis(450), "{:?}", begun.elapsed());
+
+    stand_in.limit_rate(1);
+    let hasty = client(&stand_in, &stand_in.user_token(), Manner { tries: 1, ..brisk() });
+    let mut refused = Vec::new();
+    for look in 0..25 {
+        if hasty.machine(APP, "m1").await.is_err() {
+            refused.push(look);
+        }
+    }
+    // A machine is looked at more often than it is told anything.
+    assert!(refused.first().is_some_and(|first| *first >= 10), "{refused:?}");
 }

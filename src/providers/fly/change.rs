@@ -154,7 +154,9 @@ impl Changing<'_> {
         match self.fly.update(self.app, &update, held).await {
             Ok(_) => Ok(()),
             // Somebody deployed after we read: theirs will be read, and kept.
-            Err(ProviderError::Refused { status: 409, .. }) => Err(DeployError::Contended(id.to_owned())),
+            Err(error @ ProviderError::Refused { status: 409, .. }) if !error.is_capacity() => {
+                Err(DeployError::Contended(id.to_owned()))
+            }
             Err(error) => Err(error.into()),
         }
     }

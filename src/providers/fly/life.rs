@@ -8,8 +8,13 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Fly, Lease, Machine, PROVIDER, acting};
+use super::{Fly, Lease, Machine, NO_CAPACITY, PROVIDER, acting};
 use crate::providers::{Patience, ProviderError, http::Reply};
+
+/// How a host says that it has no room, without the code that there is for a whole region.
+///
+/// Source: `flaps_error_test.go` of <https://github.com/superfly/fly-go>
+const NO_ROOM: [&str; 3] = ["available to fulfill request", "no capacity", "insufficient resources"];
 
 /// A machine that is to be.
 pub struct Creation<'a> {
@@ -94,7 +99,7 @@ impl Fly {
         let request = self.machines.post(call, &["apps", app, "machines"]).json(&body).repeatable();
         let reply = acting(request, "create", &[app]).reply().await?;
         if !is_taken(&reply) {
-            return reply.success()?.json().map(Created::Made);
+            return granted(reply)?.json().map(Created::Made);
         }
         if let Some(id) = holder(&reply) {
             return Ok(Created::Taken { id });
@@ -212,17 +217,21 @@ impl Fly {
     /// What an order came to. Fly refuses with the same statuses what is so already and what can't be so yet, and tells
     /// them apart in words alone: so the machine is asked.
     async fn obeyed(&self, app: &str, id: &str, order: &Order, reply: Reply) -> Result<(), ProviderError> {
-        let is_full = reply.refusal().is_capacity();
-        let not_yet = match reply.status() {
+        let status = reply.status();
+        let refusal = match granted(reply) {
+            Ok(_) => return Ok(()),
+            Err(refusal) => refusal,
+        };
+        let not_yet = match status {
             404 | 410 if (order.is_done)(None) => return Ok(()),
-            409 if !is_full => "somebody holds its lease",
-            412 if !is_full => "it is not ready for that",
-            _ => return reply.success().map(drop),
+            409 if !refusal.is_capacity() => "somebody holds its lease",
+            412 if !refusal.is_capacity() => "it is not ready for that",
+            _ => return Err(refusal),
         };
         match self.present(app, id).await? {
             machine if (order.is_done)(machine.as_ref()) => Ok(()),
             Some(_) => Err(busy(order.call, not_yet)),
-            None => Err(reply.refusal()),
+            None => Err(refusal),
         }
     }
 
@@ -236,6 +245,17 @@ impl Fly {
     }
 }
 
+/// The reply, unless it is a refusal; one for want of room always has the code for that.
+pub(super) fn granted(reply: Reply) -> Result<Reply, ProviderError> {
+    let is_full = NO_ROOM.iter().any(|text| reply.mentions(text));
+    reply.success().map_err(|refusal| match refusal {
+        ProviderError::Refused { provider, call, status: status @ (409 | 412 | 422), .. } if is_full => {
+            ProviderError::Refused { provider, call, status, code: Some(NO_CAPACITY.to_owned()) }
+        }
+        refusal => refusal,
+    })
+}
+
 fn busy(call: &'static str, why: &str) -> ProviderError {
     ProviderError::Busy { provider: PROVIDER, call, why: why.to_owned(), retry_after: None }
 }
@@ -243,8 +263,9 @@ fn busy(call: &'static str, why: &str) -> ProviderError {
 /// Whether a machine was refused for its name.
 fn is_taken(reply: &Reply) -> bool {
     let says_so = ["unique machine name", "already exists", "already been taken"];
+    // A code outranks the words, which can quote another failure.
     matches!(reply.status(), 409 | 422)
-        && !reply.refusal().is_capacity()
+        && reply.code().as_deref() != Some(NO_CAPACITY)
         && says_so.iter().any(|text| reply.mentions(text))
 }
 

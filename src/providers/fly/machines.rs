@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Fly, PROVIDER, acting};
+use super::{Fly, PROVIDER, acting, life::granted};
 use crate::{
     providers::{ProviderError, http::Reply},
     secret::SecretText,
@@ -183,7 +183,8 @@ impl Fly {
     /// Updates a machine, and restarts it if that is wanted.
     ///
     /// # Errors
-    /// Refused with 409 when it has changed since it was read, or `lease` is no longer ours.
+    /// Refused with 409 when it has changed since it was read, or `lease` is no longer ours, or
+    /// [for want of room](ProviderError::is_capacity).
     pub async fn update(
         &self,
         app: &str,
@@ -200,7 +201,7 @@ impl Fly {
         let id = &update.of.id;
         let call = self.machines.post("update the machine", &["apps", app, "machines", id]);
         let call = call.header("fly-machine-lease-nonce", &lease.nonce).json(&body);
-        acting(call, "update", &[app, id]).send().await?.json()
+        granted(acting(call, "update", &[app, id]).reply().await?)?.json()
     }
 
     /// Asks for the right to change a machine, for `seconds`; with `held`, for more time.

@@ -4,14 +4,13 @@
 //! it was a version ago, unless the update names a later one: hosts lag. Only a person's token may use GraphQL.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
 
 use axum::{
     Router,
-    extract::Request,
     http::{HeaderMap, header::AUTHORIZATION},
     middleware::from_fn_with_state,
     routing::{delete, get, post},
@@ -20,19 +19,25 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use self::app::App;
+use self::{app::App, life::Ways, rate::Buckets};
 
 use super::Vendor;
 
 mod app;
 mod graphql;
+mod life;
 mod machines;
+mod rate;
 
 /// The organisation that everything is in.
 pub(crate) const ORG: &str = "molecule";
 
+/// The profile of a token that may only look.
+const READER: &str = "read_only";
+
 type Shared = Arc<Mutex<Fleet>>;
-type Environment = BTreeMap<String, String>;
+/// What a machine has in its environment.
+pub(crate) type Environment = BTreeMap<String, String>;
 
 /// A running stand-in.
 pub(crate) struct Fly {
@@ -52,11 +57,11 @@ struct Fleet {
     stale_tokens: Stale,
     stale_machines: Stale,
     ci_deploys: usize,
-    boot: usize,
+    ways: Ways,
     /// How long a second of a lease takes here.
     second: Duration,
     no_shell: bool,
-    limits: Option<HashMap<String, Instant>>,
+    limits: Option<Buckets>,
 }
 
 /// A list as it was, and how often it is given yet.
@@ -118,11 +123,12 @@ impl Fly {
             .route("/tokens/current", get(machines::current))
             .route("/apps/{app}/secrets", get(machines::list_secrets).post(machines::set_secrets))
             .route("/apps/{app}/secrets/{name}", delete(machines::unset_secret))
-            .route("/apps/{app}/machines", get(machines::list_machines).post(machines::create_machine))
+            .route("/apps/{app}/machines", get(machines::list_machines).post(life::create_machine))
             .route(
                 machine,
-                get(machines::machine_now).post(machines::update_machine).delete(machines::destroy_machine),
+                get(life::machine_now).post(machines::update_machine).delete(life::destroy_machine),
             )
+            .route(&format!("{machine}/{{verb}}"), post(life::obey))
             .route(
                 &format!("{machine}/lease"),
                 get(machines::see_lease).post(machines::lease).delete(machines::release),
@@ -154,9 +160,14 @@ impl Fly {
         self.fleet().mint(name, profile, params, "175200h")
     }
 
+    /// A token that may only look.
+    pub(crate) fn read_only_token(&self) -> String {
+        self.token("reader", READER, json!({})).1
+    }
+
     /// Adds an app with these machines, which have health checks.
     pub(crate) fn app(&self, name: &str, machines: &[Made]) {
-        let machines = machines.iter().map(app::Machine::new).collect();
+        let machines = machines.iter().map(|made| app::Machine::new(made.id, made.state)).collect();
         self.fleet().apps.insert(name.to_owned(), App { vaults: vec![BTreeMap::new()], machines });
     }
 
@@ -251,7 +262,7 @@ impl Fly {
         self.fleet().app(app).machine(id).expect("a machine").config.clone()
     }
 
-    /// How often a machine was updated while it was up.
+    /// How often an update started a machine.
     pub(crate) fn restarts(&self, app: &str, id: &str) -> usize {
         self.fleet().app(app).machine(id).expect("a machine").restarts
     }
@@ -308,11 +319,6 @@ impl Fly {
         self.fleet().ci_deploys = count;
     }
 
-    /// Has machines take so many looks to start.
-    pub(crate) fn boot_slowly(&self, looks: usize) {
-        self.fleet().boot = looks;
-    }
-
     /// Has a second of a lease take a hundredth of one.
     pub(crate) fn hurry_leases(&self) {
         self.fleet().second = Duration::from_millis(10);
@@ -321,11 +327,6 @@ impl Fly {
     /// Has images without a shell.
     pub(crate) fn without_shell(&self) {
         self.fleet().no_shell = true;
-    }
-
-    /// Refuses more than one call a second, and three at once, of one method to one path.
-    pub(crate) fn limit_rate(&self) {
-        self.fleet().limits = Some(HashMap::new());
     }
 
     fn fleet(&self) -> MutexGuard<'_, Fleet> {
@@ -365,27 +366,14 @@ impl Fleet {
         if token.revoked.is_some() {
             token.late_uses = token.late_uses.checked_sub(1)?;
         }
-        Some(Caller::Token)
-    }
-
-    /// A bucket of three for each method and path, filled by one a second; a little is forgiven for the way here.
-    fn is_too_fast(&mut self, request: &Request) -> bool {
-        let Some(limits) = &mut self.limits else { return false };
-        let now = Instant::now();
-        let empty_until =
-            limits.entry(format!("{} {}", request.method(), request.uri().path())).or_insert(now);
-        *empty_until = (*empty_until).max(now) + Duration::from_secs(1);
-        let is_too_fast = *empty_until > now + Duration::from_millis(3100);
-        if is_too_fast {
-            *empty_until -= Duration::from_secs(1);
-        }
-        is_too_fast
+        Some(if token.profile == READER { Caller::Reader } else { Caller::Token })
     }
 }
 
 enum Caller {
     Person,
     Token,
+    Reader,
 }
 
 impl Token {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use ulid::Ulid;
 
-use super::{Environment, Made, now};
+use super::{Environment, now};
 
 #[derive(Default)]
 pub(super) struct App {
@@ -28,9 +28,13 @@ pub(super) struct Machine {
     pub(super) name: String,
     pub(super) version: String,
     pub(super) state: &'static str,
-    /// Looks until it is started.
-    pub(super) booting: usize,
+    /// Looks until it is in the state that it is on its way to.
+    pub(super) looks_left: usize,
+    pub(super) region: String,
+    pub(super) cordoned: bool,
     pub(super) sick: bool,
+    /// Whether its environment was found good when it was last looked at.
+    pub(super) sound: bool,
     pub(super) config: Value,
     pub(super) updated: String,
     pub(super) environment: Environment,
@@ -88,14 +92,17 @@ impl App {
 }
 
 impl Machine {
-    pub(super) fn new(made: &Made) -> Self {
+    pub(super) fn new(id: &str, state: &'static str) -> Self {
         Self {
-            id: made.id.to_owned(),
-            name: format!("name-of-{}", made.id),
+            id: id.to_owned(),
+            name: format!("name-of-{id}"),
             version: Ulid::generate().to_string(),
-            state: made.state,
-            booting: 0,
+            state,
+            looks_left: 0,
+            region: "fra".to_owned(),
+            cordoned: false,
             sick: false,
+            sound: true,
             config: json!({
                 "image": "registry.fly.io/molecule-cp:1",
                 "env": { "PORT": "8080" },
@@ -110,21 +117,24 @@ impl Machine {
         }
     }
 
-    /// One that was asked for just now.
-    pub(super) fn created(name: String, config: &Value, environment: Environment) -> Self {
-        let id = Ulid::generate().to_string().to_ascii_lowercase().split_off(12);
-        let made = Self::new(&Made { id: "", state: "started" });
-        Self { id, name, config: config.clone(), environment, ..made }
+    /// Whether it is up, or would be.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.state, "started" | "starting" | "failed")
+    }
+
+    /// Whether it passes its checks.
+    pub(super) fn passes(&self) -> bool {
+        self.state == "started" && !self.sick && self.sound
     }
 
     pub(super) fn shown(&self) -> Value {
-        let passes = self.state == "started" && !self.sick;
-        let status = if passes { "passing" } else { "critical" };
+        let status = if self.passes() { "passing" } else { "critical" };
         json!({
-            "id": self.id, "name": self.name, "state": self.state, "region": "fra",
+            "id": self.id, "name": self.name, "state": self.state, "region": self.region,
             "instance_id": self.version, "private_ip": "fdaa::3", "config": self.config,
             "checks": [{ "name": "alive", "status": status, "output": "", "updated_at": self.updated }],
             "created_at": self.updated, "updated_at": self.updated, "host_status": "ok",
+            "cordoned": self.cordoned,
         })
     }
 
@@ -135,6 +145,25 @@ impl Machine {
             let value = value.as_str().unwrap_or_default().to_owned();
             self.environment.entry(name.clone()).or_insert(value);
         }
+    }
+
+    /// Begins to start with what the vault has; so many looks later it has started.
+    pub(super) fn launch(&mut self, vault: Environment, looks: usize) {
+        self.start(vault);
+        (self.state, self.looks_left) = ("starting", looks);
+        self.updated = now();
+    }
+
+    /// Goes on, as it does between two looks.
+    pub(super) fn go_on(&mut self) {
+        let was_left = self.looks_left;
+        self.looks_left = was_left.saturating_sub(1);
+        self.state = match self.state {
+            "starting" if was_left == 0 => "started",
+            "stopping" if was_left == 0 => "stopped",
+            "created" | "replacing" if was_left == 1 => "stopped",
+            state => state,
+        };
     }
 
     pub(super) fn held(&self) -> Option<&Held> {

@@ -25,10 +25,12 @@ pub(super) async fn answer(
     let variables = &body["variables"];
     let answer = match fleet.caller(&headers) {
         None => error("You must be authenticated to view this.", Some("UNAUTHORIZED")),
-        Some(Caller::Token) if query.contains("viewer") => {
+        Some(Caller::Token | Caller::Reader) if query.contains("viewer") => {
             json!({ "data": { "viewer": { "__typename": "Macaroon" } } })
         }
-        Some(Caller::Token) => error("Not authorized to access this createlimitedaccesstoken", None),
+        Some(Caller::Token | Caller::Reader) => {
+            error("Not authorized to access this createlimitedaccesstoken", None)
+        }
         Some(Caller::Person) => fleet.answer(query, variables),
     };
     Json(answer).into_response()

@@ -1,11 +1,11 @@
 //! The Machines API.
 
-use std::{collections::BTreeMap, time::Instant};
+use std::time::Instant;
 
 use axum::{
     Json,
-    extract::{Path, Query, Request, State},
-    http::{HeaderMap, StatusCode, header::AUTHORIZATION},
+    extract::{Path, Request, State},
+    http::{HeaderMap, Method, StatusCode, header::AUTHORIZATION},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use ulid::Ulid;
 
 use super::{
-    ORG, Shared,
+    Caller, ORG, Shared,
     app::{App, Held, Machine},
     now, random, shared,
 };
@@ -24,12 +24,14 @@ use super::{
 pub(super) async fn gate(State(state): State<Shared>, request: Request, next: Next) -> Response {
     let refusal = {
         let mut fleet = shared(&state);
-        if fleet.is_too_fast(&request) {
+        if fleet.limits.as_mut().is_some_and(|limits| limits.is_too_fast(&request)) {
             Some(refused(429, "rate limit exceeded"))
-        } else if fleet.caller(request.headers()).is_none() {
-            Some(refused(401, "Authenticate: token validation error"))
         } else {
-            None
+            match fleet.caller(request.headers()) {
+                None => Some(refused(401, "Authenticate: token validation error")),
+                Some(Caller::Reader) if request.method() != Method::GET => Some(refused(403, "unauthorized")),
+                Some(_) => None,
+            }
         }
     };
     match refusal {
@@ -38,19 +40,19 @@ pub(super) async fn gate(State(state): State<Shared>, request: Request, next: Ne
     }
 }
 
-fn refused(status: u16, error: &str) -> Response {
+pub(super) fn refused(status: u16, error: &str) -> Response {
     let status = StatusCode::from_u16(status).expect("a status");
     (status, Json(json!({ "error": error, "status": "unknown" }))).into_response()
 }
 
-fn leased(id: &str) -> Response {
+pub(super) fn leased(id: &str) -> Response {
     let message = format!("machine ID {id} lease currently held by somebody, expires at a time");
     let body = json!({ "status": "error", "message": message, "code": "invalid" });
     (StatusCode::CONFLICT, Json(body)).into_response()
 }
 
 /// The answer of `act` for the app's machine, when both are there.
-fn at(
+pub(super) fn at(
     state: &Shared,
     (app, id): &(String, String),
     act: impl FnOnce(&mut App, usize) -> Response,
@@ -119,70 +121,8 @@ pub(super) async fn list_machines(State(state): State<Shared>, Path(app): Path<S
     if let Some(stale) = fleet.stale_machines.take() {
         return Json(stale).into_response();
     }
+    fleet.examine(&app);
     Json(fleet.app(&app).machines.iter().map(Machine::shown).collect::<Value>()).into_response()
-}
-
-/// A machine whose name is taken is refused, with the id of the one that has it.
-pub(super) async fn create_machine(
-    State(state): State<Shared>,
-    Path(app): Path<String>,
-    Json(wanted): Json<Value>,
-) -> Response {
-    let mut fleet = shared(&state);
-    let Some(app) = fleet.apps.get_mut(&app) else { return refused(404, "app not found") };
-    let name = wanted["name"].as_str().map_or_else(|| format!("name-of-{}", Ulid::generate()), str::to_owned);
-    if let Some(taken) = app.machines.iter().find(|machine| machine.name == name) {
-        let id = &taken.id;
-        let what = format!(
-            "already_exists: unique machine name violation, machine ID {id} already exists with name \"{name}\""
-        );
-        return refused(409, &what);
-    }
-    let machine = Machine::created(name, &wanted["config"], app.environment(0));
-    let shown = Json(machine.shown()).into_response();
-    app.machines.push(machine);
-    shown
-}
-
-/// A machine that runs is only destroyed by force.
-pub(super) async fn destroy_machine(
-    State(state): State<Shared>,
-    Path((app, id)): Path<(String, String)>,
-    Query(query): Query<BTreeMap<String, String>>,
-) -> Response {
-    let mut fleet = shared(&state);
-    let Some(app) = fleet.apps.get_mut(&app) else { return refused(404, "app not found") };
-    let Some(place) = app.machines.iter().position(|machine| machine.id == id) else {
-        return refused(404, "machine not found");
-    };
-    if app.machines[place].state == "started" && query.get("force").map(String::as_str) != Some("true") {
-        return refused(412, "failed_precondition: unable to destroy machine, not currently stopped");
-    }
-    app.machines.remove(place);
-    Json(json!({ "ok": true })).into_response()
-}
-
-pub(super) async fn machine_now(State(state): State<Shared>, Path(path): Path<(String, String)>) -> Response {
-    let deploys = std::mem::replace(&mut shared(&state).ci_deploys, 0);
-    let answer = at(&state, &path, |app, place| {
-        let newest = app.environment(0);
-        let machine = &mut app.machines[place];
-        match machine.booting.checked_sub(1) {
-            Some(left) => machine.booting = left,
-            None if machine.state == "starting" => machine.state = "started",
-            None => {}
-        }
-        let shown = Json(machine.shown()).into_response();
-        if deploys > 0 {
-            machine.config["image"] = format!("registry.fly.io/molecule-cp:ci-{deploys}").into();
-            machine.config["metadata"] = json!({ "fly_process_group": "app" });
-            machine.version = Ulid::generate().to_string();
-            machine.start(newest);
-        }
-        shown
-    });
-    shared(&state).ci_deploys = deploys.saturating_sub(1);
-    answer
 }
 
 pub(super) async fn update_machine(
@@ -191,7 +131,7 @@ pub(super) async fn update_machine(
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
-    let boot = shared(&state).boot;
+    let paces = shared(&state).ways.paces;
     at(&state, &path, |app, place| {
         let least = body["min_secrets_version"].as_u64().and_then(|least| usize::try_from(least).ok());
         if least.is_some_and(|least| least > app.version()) {
@@ -211,10 +151,10 @@ pub(super) async fn update_machine(
         machine.config = body["config"].clone();
         machine.version = Ulid::generate().to_string();
         machine.updated = now();
-        if body["skip_launch"] != true {
-            machine.start(environment);
-            machine.state = "starting";
-            machine.booting = boot;
+        if !machine.is_up() && paces.settle > 0 {
+            (machine.state, machine.looks_left) = ("replacing", paces.settle);
+        } else if body["skip_launch"] != true {
+            machine.launch(environment, paces.boot);
             machine.restarts += 1;
         }
         Json(machine.shown()).into_response()
