@@ -3,7 +3,7 @@
 //! # Cancel safety
 //! Dropping [`Run::advance`] is like the death of the process: [`Run::resume`] goes on.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
@@ -21,13 +21,10 @@ use super::{
     saga::Saga,
 };
 use crate::{
-    journal::Moment,
+    journal::{Moment, holder, while_held},
     providers::ProviderError,
     store::{NewReprovision, NewSaga, ReprovisionLease, ReprovisionRow, SagaRow, SagaState, Store},
 };
-
-/// How often a holder says that it is there; the lease lasts 20 s.
-const RENEWAL: Duration = Duration::from_secs(5);
 
 /// Tenants that are read from the journal at once.
 const PAGE: u32 = 200;
@@ -95,12 +92,6 @@ struct Kept {
     asked: Asked,
     /// The key that rows end under: whoever takes the run up brings the same.
     key: String,
-}
-
-/// Who we are, to others who want the lease.
-fn holder() -> String {
-    let host = rustix::system::uname();
-    format!("pid {} on {}", std::process::id(), host.nodename().to_string_lossy())
 }
 
 /// How a run was asked for.
@@ -261,19 +252,8 @@ impl<'a> Run<'a> {
         &self,
         work: impl Future<Output = Result<T, ReprovisionError>>,
     ) -> Result<T, ReprovisionError> {
-        let renewal = async {
-            loop {
-                sleep(RENEWAL).await;
-                // A database that does not answer now may before the lease is over.
-                if let Ok(false) = self.works.journal.renew_reprovision(&self.lease).await {
-                    return;
-                }
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            () = renewal => Err(self.fenced()),
-        }
+        let renew = || self.works.journal.renew_reprovision(&self.lease);
+        while_held(work, renew).await.unwrap_or_else(|| Err(self.fenced()))
     }
 
     fn fenced(&self) -> ReprovisionError {

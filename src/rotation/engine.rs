@@ -6,8 +6,6 @@
 //! # Cancel safety
 //! Dropping [`Rotation::advance`] is like the death of the process: [`Rotation::resume`] goes on.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -20,13 +18,10 @@ use super::{
     state::{Course, Decision, Event, Phase, State},
 };
 use crate::{
-    journal::Moment,
+    journal::{Moment, while_held},
     providers::ProviderError,
     store::{CredentialChange, CredentialState, NewRecord, RotationLease, RotationRecord},
 };
-
-/// How often a holder says that it is there; the lease lasts 20 s.
-const RENEWAL: Duration = Duration::from_secs(5);
 
 /// How a rotation, or this process's part in it, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,19 +200,8 @@ impl Rotation<'_> {
         &self,
         work: impl Future<Output = Result<T, RotationError>>,
     ) -> Result<T, RotationError> {
-        let keeping = async {
-            loop {
-                sleep(RENEWAL).await;
-                // A database that stumbles is not a lost lease: the next record finds out.
-                if let Ok(false) = self.tools.store.renew_rotation(&self.lease).await {
-                    return self.fenced();
-                }
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            error = keeping => Err(error),
-        }
+        let renew = || self.tools.store.renew_rotation(&self.lease);
+        while_held(work, renew).await.unwrap_or_else(|| Err(self.fenced()))
     }
 
     fn fenced(&self) -> RotationError {

@@ -117,8 +117,9 @@ impl<'a> Layout<'a> {
     ) -> Result<Self, StoreError> {
         // Without the modifier: a cast to a type with a length would cut off what an assignment refuses.
         let sql = "SELECT attname::text, format_type(atttypid, -1) FROM pg_attribute \
-                   WHERE attrelid = $1::oid AND attname = ANY ($2) AND attnum > 0 AND NOT attisdropped";
-        let rows = query(sql.to_owned()).bind(target.oid).bind(columns.names()).fetch_all(conn).await?;
+                   WHERE attrelid = to_regclass($1) AND attname = ANY ($2) AND attnum > 0 AND NOT attisdropped";
+        let rows =
+            query(sql.to_owned()).bind(table_name(target)).bind(columns.names()).fetch_all(conn).await?;
         let types = rows
             .iter()
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))

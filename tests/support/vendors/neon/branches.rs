@@ -155,7 +155,8 @@ async fn branches(
         .filter(|branch| !branch.annotations.is_empty())
         .map(|branch| (&branch.id, branch.shown_annotation()))
         .collect();
-    let next = if page.is_empty() { json!({}) } else { json!({ "next": (from + page.len()).to_string() }) };
+    // A full page may be the last one, and nobody knows yet.
+    let next = if page.len() < limit { json!({}) } else { json!({ "next": (from + limit).to_string() }) };
     Ok(Json(json!({ "branches": shown, "annotations": annotations, "pagination": next })).into_response())
 }
 
