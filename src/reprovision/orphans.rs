@@ -8,9 +8,9 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
-use super::{Facts, Placement, ReprovisionError, Works, phases::Whereabouts, saga::is_ours};
+use super::{Facts, Placement, ReprovisionError, Works, saga::is_ours};
 use crate::{
-    providers::{ProviderError, fly::Fly, neon::Neon},
+    providers::{Patience, ProviderError, fly::Fly, neon::Neon},
     store::{SagaState, Store, Target, TenantColumns, TenantRow},
 };
 
@@ -64,8 +64,10 @@ pub struct Leftovers {
 /// What is in use, and what must not be there any more.
 #[derive(Default)]
 struct Known {
-    apps: BTreeSet<String>,
-    projects: BTreeSet<String>,
+    /// Every app, with the machines in it that rows name.
+    apps: BTreeMap<String, BTreeSet<String>>,
+    /// Every project, with the branches in it that rows name.
+    projects: BTreeMap<String, BTreeSet<String>>,
     machines: HashSet<String>,
     branches: HashSet<String>,
     /// Names that are being given.
@@ -95,6 +97,8 @@ pub struct Search<'a> {
     pub concurrency: usize,
     /// How long between the two lists.
     pub apart: Duration,
+    /// How long a list that lacks what is there is asked for again.
+    pub patience: Patience,
 }
 
 impl<'a> From<&'a Works> for Search<'a> {
@@ -108,6 +112,7 @@ impl<'a> From<&'a Works> for Search<'a> {
             journal: works.journal.as_ref(),
             concurrency: works.manner.concurrency,
             apart: works.manner.apart,
+            patience: works.manner.patience,
         }
     }
 }
@@ -127,17 +132,131 @@ impl Search<'_> {
     /// Those of [`orphans`].
     pub async fn orphans(&self) -> Result<Leftovers, ReprovisionError> {
         let known = Known::of(self).await?;
-        let once = look(self, &known).await?;
+        let once = self.look(&known).await?;
         sleep(self.apart).await;
-        let twice = look(self, &known).await?;
-        let both = |one: Vec<Orphan>, other: &[Orphan]| {
-            one.into_iter().filter(|orphan| other.contains(orphan)).collect::<Vec<_>>()
-        };
+        let twice = self.look(&known).await?;
         let known_now = Known::of(self).await?;
-        let mut orphans = both(once.orphans, &twice.orphans);
-        // What a tenant came to use between the two lists is none.
-        orphans.retain(|orphan| !known_now.uses(orphan));
-        Ok(Leftovers { orphans, retired: both(once.retired, &twice.retired) })
+        let either: BTreeSet<_> = once.orphans.into_iter().chain(twice.orphans).collect();
+        let mut orphans = Vec::new();
+        // What a tenant came to use between the two lists is none, and neither is what only a list still has.
+        for orphan in either.into_iter().filter(|orphan| !known_now.uses(orphan)) {
+            if self.is_there(orphan.kind, &orphan.place, &orphan.id).await? {
+                orphans.push(orphan);
+            }
+        }
+        Ok(Leftovers { orphans, retired: twice.retired })
+    }
+
+    async fn look(&self, known: &Known) -> Result<Leftovers, ReprovisionError> {
+        let machines = stream::iter(&known.apps).map(|(app, in_use)| self.in_app(known, app, in_use));
+        let machines: Vec<_> = machines.buffer_unordered(self.concurrency).try_collect().await?;
+        let branches = stream::iter(&known.projects).map(|(at, in_use)| self.in_project(known, at, in_use));
+        let branches: Vec<_> = branches.buffer_unordered(self.concurrency).try_collect().await?;
+        let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
+        for leftovers in branches {
+            found.orphans.extend(leftovers.orphans);
+            found.retired.extend(leftovers.retired);
+        }
+        found.orphans.sort();
+        found.retired.sort();
+        Ok(found)
+    }
+
+    async fn in_app(
+        &self,
+        known: &Known,
+        app: &str,
+        in_use: &BTreeSet<String>,
+    ) -> Result<Vec<Orphan>, ProviderError> {
+        let mut wait = self.patience.begin();
+        let listed = loop {
+            let listed = match self.fly.machines(app).await {
+                Err(error) if error.is_missing() => return Ok(Vec::new()),
+                listed => listed?,
+            };
+            let ids = listed.iter().map(|machine| machine.id.as_str()).collect();
+            if self.is_whole(Kind::Machine, app, in_use, &ids).await? {
+                break listed;
+            }
+            if !wait.pause().await {
+                return Err(incomplete("Fly.io", "list machines"));
+            }
+        };
+        let strays = listed.into_iter().filter(|machine| machine.state != "destroyed").filter(|machine| {
+            let is_ours = is_ours(&machine.name) || machine.metadata(RUN).is_some();
+            (is_ours || known.replaced.contains(&machine.id)) && !known.machines.contains(&machine.id)
+        });
+        let orphan = |id, name| Orphan { kind: Kind::Machine, place: app.to_owned(), id, name };
+        let orphans = strays.map(|machine| orphan(machine.id, machine.name));
+        Ok(orphans.filter(|orphan| !known.uses(orphan)).collect())
+    }
+
+    async fn in_project(
+        &self,
+        known: &Known,
+        project: &str,
+        in_use: &BTreeSet<String>,
+    ) -> Result<Leftovers, ProviderError> {
+        let mut wait = self.patience.begin();
+        let listed = loop {
+            let listed = match self.neon.branches(project).await {
+                Err(error) if error.is_missing() => return Ok(Leftovers::default()),
+                listed => listed?,
+            };
+            let ids = listed.iter().map(|branch| branch.id.as_str()).collect();
+            if self.is_whole(Kind::Branch, project, in_use, &ids).await? {
+                break listed;
+            }
+            if !wait.pause().await {
+                return Err(incomplete("neon", "list the branches"));
+            }
+        };
+        let mut found = Leftovers::default();
+        let parents: HashSet<_> = listed.iter().filter_map(|one| one.parent_id.clone()).collect();
+        for branch in listed {
+            let is_ours = is_ours(&branch.name) || branch.annotations.contains_key(RUN);
+            let was_left = known.left.contains(&branch.id);
+            let has_children = parents.contains(&branch.id);
+            let orphan =
+                Orphan { kind: Kind::Branch, place: project.to_owned(), id: branch.id, name: branch.name };
+            if known.uses(&orphan) || !(is_ours || was_left) {
+                continue;
+            }
+            let has_endpoint = !self.neon.endpoints(project, &orphan.id).await?.is_empty();
+            if !has_endpoint && (was_left || has_children) {
+                found.retired.push(orphan);
+            } else {
+                found.orphans.push(orphan);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a list has all that rows name and that is there. One that has not says nothing of the rest either.
+    async fn is_whole(
+        &self,
+        kind: Kind,
+        place: &str,
+        in_use: &BTreeSet<String>,
+        listed: &HashSet<&str>,
+    ) -> Result<bool, ProviderError> {
+        for id in in_use.iter().filter(|id| !listed.contains(id.as_str())) {
+            if self.is_there(kind, place, id).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn is_there(&self, kind: Kind, place: &str, id: &str) -> Result<bool, ProviderError> {
+        let seen = match kind {
+            Kind::Machine => self.fly.machine(place, id).await.map(|machine| machine.state != "destroyed"),
+            Kind::Branch => self.neon.branch(place, id).await.map(|_| true),
+        };
+        match seen {
+            Err(error) if error.is_missing() => Ok(false),
+            seen => seen,
+        }
     }
 }
 
@@ -169,12 +288,14 @@ impl Known {
     }
 
     fn add_row(&mut self, row: &TenantRow) {
-        self.apps.extend(row.app.clone());
-        self.projects.extend(row.project.clone());
-        if let Ok(at) = Whereabouts::of(row) {
-            self.machines.insert(at.machine.to_owned());
-            self.branches.insert(at.branch.to_owned());
+        if let Some(app) = &row.app {
+            self.apps.entry(app.clone()).or_default().extend(row.machine.clone());
         }
+        if let Some(project) = &row.project {
+            self.projects.entry(project.clone()).or_default().extend(row.branch.clone());
+        }
+        self.machines.extend(row.machine.clone());
+        self.branches.extend(row.branch.clone());
     }
 
     fn add_facts(&mut self, facts: Facts, state: SagaState) {
@@ -182,8 +303,8 @@ impl Known {
             return;
         }
         let is_over = matches!(state, SagaState::Done | SagaState::Gone);
-        self.apps.insert(facts.app);
-        self.projects.insert(facts.project);
+        self.apps.entry(facts.app).or_default();
+        self.projects.entry(facts.project).or_default();
         if !is_over {
             self.names.insert(facts.name);
             self.machines.extend([facts.machine].into_iter().chain(facts.new_machine));
@@ -207,59 +328,8 @@ impl Known {
     }
 }
 
-async fn look(search: &Search<'_>, known: &Known) -> Result<Leftovers, ReprovisionError> {
-    let at_once = search.concurrency;
-    let machines = stream::iter(&known.apps).map(|app| in_app(search, known, app));
-    let machines: Vec<_> = machines.buffer_unordered(at_once).try_collect().await?;
-    let branches = stream::iter(&known.projects).map(|project| in_project(search, known, project));
-    let branches: Vec<_> = branches.buffer_unordered(at_once).try_collect().await?;
-    let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
-    for leftovers in branches {
-        found.orphans.extend(leftovers.orphans);
-        found.retired.extend(leftovers.retired);
-    }
-    found.orphans.sort();
-    found.retired.sort();
-    Ok(found)
-}
-
-async fn in_app(search: &Search<'_>, known: &Known, app: &str) -> Result<Vec<Orphan>, ProviderError> {
-    let listed = match search.fly.machines(app).await {
-        Err(error) if error.is_missing() => return Ok(Vec::new()),
-        listed => listed?,
-    };
-    let strays = listed.into_iter().filter(|machine| machine.state != "destroyed").filter(|machine| {
-        let is_ours = is_ours(&machine.name) || machine.metadata(RUN).is_some();
-        (is_ours || known.replaced.contains(&machine.id)) && !known.machines.contains(&machine.id)
-    });
-    let orphan = |id, name| Orphan { kind: Kind::Machine, place: app.to_owned(), id, name };
-    let orphans = strays.map(|machine| orphan(machine.id, machine.name));
-    Ok(orphans.filter(|orphan| !known.uses(orphan)).collect())
-}
-
-async fn in_project(search: &Search<'_>, known: &Known, project: &str) -> Result<Leftovers, ProviderError> {
-    let listed = match search.neon.branches(project).await {
-        Err(error) if error.is_missing() => return Ok(Leftovers::default()),
-        listed => listed?,
-    };
-    let mut found = Leftovers::default();
-    let parents: BTreeMap<_, _> =
-        listed.iter().filter_map(|one| Some((one.parent_id.clone()?, ()))).collect();
-    for branch in listed {
-        let is_ours = is_ours(&branch.name) || branch.annotations.contains_key(RUN);
-        let was_left = known.left.contains(&branch.id);
-        let has_children = parents.contains_key(&branch.id);
-        let orphan =
-            Orphan { kind: Kind::Branch, place: project.to_owned(), id: branch.id, name: branch.name };
-        if known.uses(&orphan) || !(is_ours || was_left) {
-            continue;
-        }
-        let has_endpoint = !search.neon.endpoints(project, &orphan.id).await?.is_empty();
-        if !has_endpoint && (was_left || has_children) {
-            found.retired.push(orphan);
-        } else {
-            found.orphans.push(orphan);
-        }
-    }
-    Ok(found)
+/// A list that lacks what is in use, and was seen to be there, says nothing of the rest either.
+fn incomplete(provider: &'static str, call: &'static str) -> ProviderError {
+    let why = "its list lacks what is there".to_owned();
+    ProviderError::Busy { provider, call, why, retry_after: None }
 }

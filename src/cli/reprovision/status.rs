@@ -83,6 +83,7 @@ async fn look(call: &Call, journal: &Journal) -> Result<Look, Fault> {
         journal: journal.store.as_ref(),
         concurrency: defaults.concurrency,
         apart: defaults.apart,
+        patience: defaults.patience,
     };
     Ok(Look::Found(search.orphans().await.map_err(|error| fault(call, error))?))
 }
