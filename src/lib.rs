@@ -42,9 +42,11 @@
 
 pub mod audit;
 pub mod envelope;
+pub mod journal;
 pub mod keyring;
 pub mod providers;
 pub mod rekey;
+pub mod reprovision;
 pub mod rotation;
 pub mod secret;
 pub mod store;

@@ -18,6 +18,7 @@ mod model;
 mod plan;
 mod providers;
 mod rekey;
+mod reprovision;
 mod rotation;
 mod rotation_map;
 mod store_sqlite;

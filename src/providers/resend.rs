@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{
-    Issued, Issuer, Life, Mailbox, Minted, Probe, ProviderError, Recovered,
+    Issued, Issuer, Life, Mailbox, Minted, Probe, ProviderError,
     http::{Auth, BadBase, Call, Client, Manner, Pace, Reply, Rules},
 };
 use crate::secret::SecretText;
@@ -235,11 +235,6 @@ impl Issuer for ApiKeys {
         let reply = paced(self.client.post(call, &["api-keys"]).json(&body)).reply().await?;
         let Created { id, token: value } = accepted(call, reply)?.json()?;
         Ok(Minted { id, value })
-    }
-
-    async fn recover(&self, name: &str, _old: Option<&SecretText>) -> Result<Recovered, ProviderError> {
-        let strays: Vec<_> = self.list().await?.into_iter().filter(|key| key.name == name).collect();
-        Ok(if strays.is_empty() { Recovered::Nothing } else { Recovered::Strays(strays) })
     }
 
     async fn revoke(&self, id: &str) -> Result<(), ProviderError> {

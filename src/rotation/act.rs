@@ -11,10 +11,8 @@ use super::{
     values,
 };
 use crate::{
-    providers::{
-        Life, Observed, ProviderError,
-        fly::{Deploy, DeployError},
-    },
+    journal::Owner,
+    providers::{Life, Observed, ProviderError, fly::Deploy},
     secret::SecretText,
     store::{Credential, CredentialChange, CredentialState},
 };
@@ -70,7 +68,7 @@ impl Rotation<'_> {
         value: &SecretText,
     ) -> Result<CredentialChange, RotationError> {
         let credential_id = ulid::Ulid::generate().to_string();
-        let sealed = self.tools.vault.seal(&credential_id, value)?;
+        let sealed = self.tools.vault.seal(Owner::Credential(&credential_id), value)?;
         Ok(CredentialChange::Add(Credential {
             credential_id,
             secret: self.recipe.secret.as_str().to_owned(),
@@ -197,11 +195,7 @@ impl Rotation<'_> {
         };
         Ok(match deploy.run().await {
             Ok(()) => Taken::done(json!({"app": fly.app, "mark": deploy.mark})),
-            Err(DeployError::Provider(error)) if error.is_transient() => Taken::NotDone(error.to_string()),
-            Err(error @ (DeployError::Held { .. } | DeployError::Contended(_))) => {
-                Taken::NotDone(error.to_string())
-            }
-            Err(error) => Taken::Failed(error.to_string()),
+            Err(error) => Taken::of_deploy(&error),
         })
     }
 
@@ -221,11 +215,7 @@ impl Rotation<'_> {
 
     async fn await_window(&self, window: Window) -> Result<Taken, RotationError> {
         let value = self.steps.iter().find(|step| matches!(step.action, Action::Ask(_) | Action::Mint(_)));
-        let since = match value {
-            Some(step) => self.recorded(step.name, Event::Succeeded).await?,
-            None => None,
-        };
-        let since = since.map_or(0, |record| record.at_ms);
+        let since = self.recorded_ms(value, Event::Succeeded).await?;
         let until = since + i64::from(window.hours) * 3_600_000;
         if self.tools.store.now_ms().await? >= until {
             return Ok(Taken::done(json!({"ended_ms": until})));
@@ -315,11 +305,7 @@ impl Rotation<'_> {
     /// What the deletion of a webhook endpoint ends: its retries. Looked at before it is deleted.
     async fn undelivered(&self, endpoint: &str) -> Result<String, RotationError> {
         let made = self.steps.iter().find(|step| matches!(step.action, Action::Mint(_)));
-        let since = match made {
-            Some(step) => self.recorded(step.name, Event::Intended).await?,
-            None => None,
-        };
-        let since = since.map_or(0, |record| record.at_ms / 1000);
+        let since = self.recorded_ms(made, Event::Intended).await? / 1000;
         let (stripe, token) = self.tools.estate.stripe()?;
         let count = stripe.webhook_endpoints(token, endpoint).undelivered(since).await?;
         Ok(format!("{count} events had not reached every endpoint; the new one's are retried"))

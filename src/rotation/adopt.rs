@@ -13,6 +13,7 @@ use super::{
     values,
 };
 use crate::{
+    journal::Owner,
     providers::{Issued, Life, Patience, ProviderError},
     secret::SecretText,
     store::{Credential, CredentialState},
@@ -106,7 +107,8 @@ pub async fn adopt(
         require_live(tools.estate, secret, value).await?;
     }
     let credential_id = Ulid::generate().to_string();
-    let sealed = value.map(|value| tools.vault.seal(&credential_id, &value)).transpose()?;
+    let sealed =
+        value.map(|value| tools.vault.seal(Owner::Credential(&credential_id), &value)).transpose()?;
     let credential = Credential {
         credential_id,
         secret: secret.as_str().to_owned(),

@@ -5,13 +5,13 @@ use super::{
     estate::Held,
     recipe::{Action, Check, Step},
 };
-use crate::store::Credential;
+use crate::{journal::Owner, store::Credential};
 
 impl Tools<'_> {
     /// A credential of the journal, with its value.
     pub(super) fn held(&self, secret: SecretName, credential: Credential) -> Result<Held, RotationError> {
         let value = credential.sealed.as_deref().map(|sealed| {
-            self.vault.open(&credential.credential_id, sealed).ok_or_else(|| {
+            self.vault.open(Owner::Credential(&credential.credential_id), sealed).ok_or_else(|| {
                 RotationError::refused(
                     format!("a sealed value of {secret} opens under none of the journal's data keys"),
                     "name the KMS key that the journal is sealed under: --kms KEY",

@@ -9,14 +9,6 @@ use super::{
 };
 use crate::providers::{Mailbox, ProviderError, resend::DomainState, stripe};
 
-/// What a look of a provider gave.
-fn looked<T>(seen: Result<T, ProviderError>, then: impl FnOnce(T) -> Taken) -> Taken {
-    match seen {
-        Ok(seen) => then(seen),
-        Err(error) => Taken::of_look(&error),
-    }
-}
-
 fn unless(holds: bool, problem: impl Into<String>) -> Taken {
     if holds { Taken::done(json!({})) } else { Taken::Failed(problem.into()) }
 }
@@ -27,14 +19,14 @@ impl Rotation<'_> {
         match check {
             Check::FlyBootstrap => {
                 let fly = estate.fly()?;
-                Ok(looked(fly.tokens(None)?.may_mint().await, |()| Taken::done(json!({}))))
+                Ok(Taken::of_answer(fly.tokens(None)?.may_mint().await, |()| Taken::done(json!({}))))
             }
             Check::OldIsKnown(issuer) => self.old_is_known(issuer).await,
             Check::OldEndpoint => self.old_is_known(IssuerName::StripeEndpoints).await,
             Check::Workflow => self.workflow_exists().await,
             Check::PasswordsCanBeRead => {
                 let neon = estate.neon()?;
-                Ok(looked(neon.neon.stores_passwords(&neon.project).await, |stores| {
+                Ok(Taken::of_answer(neon.neon.stores_passwords(&neon.project).await, |stores| {
                     unless(
                         stores,
                         "the project does not store passwords: a reset whose reply is lost could not be read",
@@ -84,7 +76,7 @@ impl Rotation<'_> {
             let listed = issuer.list().await?;
             Ok::<_, ProviderError>(listed.iter().any(|one| one.id == id).then_some(listed.len() - 1))
         });
-        Ok(looked(found.await, |found| match found {
+        Ok(Taken::of_answer(found.await, |found| match found {
             Some(others) => Taken::done(json!({
                 "to_revoke": id, "others": others,
                 "note": format!("will revoke {id}; {others} others are left alone"),
@@ -98,7 +90,7 @@ impl Rotation<'_> {
 
     async fn workflow_exists(&self) -> Result<Taken, RotationError> {
         let (workflow, _) = self.tools.estate.workflow()?;
-        Ok(looked(workflow.exists().await, |exists| {
+        Ok(Taken::of_answer(workflow.exists().await, |exists| {
             unless(exists, "the repository has no such workflow: set RESEAL_GITHUB_WORKFLOW")
         }))
     }
@@ -118,7 +110,7 @@ impl Rotation<'_> {
             Ok(branch) => branch,
             Err(error) => return Ok(Taken::of_look(&error)),
         };
-        Ok(looked(neon.neon.roles(&neon.project, &branch.id).await, |roles| {
+        Ok(Taken::of_answer(neon.neon.roles(&neon.project, &branch.id).await, |roles| {
             unless(
                 roles.iter().any(|role| role.name == other),
                 format!("there is no role {other} to alternate with"),
@@ -129,7 +121,7 @@ impl Rotation<'_> {
     async fn sending_domain(&self, from: &Mailbox) -> Result<Taken, RotationError> {
         let resend = &self.tools.estate.mailer()?.resend;
         let domain = from.domain();
-        Ok(looked(resend.sending_domain(domain).await, |state| match state {
+        Ok(Taken::of_answer(resend.sending_domain(domain).await, |state| match state {
             DomainState::Verified { .. } => Taken::done(json!({"domain": domain})),
             DomainState::NotVerified(_) => Taken::Failed(format!(
                 "domain {domain} is not verified at Resend: add its DNS records, and verify it there"
@@ -160,7 +152,7 @@ impl Rotation<'_> {
             Ok(account) => account,
             Err(error) => return Ok(Taken::of_look(&error)),
         };
-        Ok(looked(stripe.account(old).await, |of_old| {
+        Ok(Taken::of_answer(stripe.account(old).await, |of_old| {
             unless(account == of_old, "the new key is of another Stripe account than the old one")
         }))
     }

@@ -6,13 +6,11 @@
 //! # Cancel safety
 //! Dropping [`Rotation::advance`] is like the death of the process: [`Rotation::resume`] goes on.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::{
-    Added, Asked, Moment, Progress, RotationError, Tools,
+    Added, Asked, Progress, RotationError, Tools,
     asked::shape,
     estate::{Held, Pair},
     outcome::{Taken, Wait},
@@ -20,12 +18,10 @@ use super::{
     state::{Course, Decision, Event, Phase, State},
 };
 use crate::{
+    journal::{Moment, while_held},
     providers::ProviderError,
     store::{CredentialChange, CredentialState, NewRecord, RotationLease, RotationRecord},
 };
-
-/// How often a holder says that it is there; the lease lasts 20 s.
-const RENEWAL: Duration = Duration::from_secs(5);
 
 /// How a rotation, or this process's part in it, ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,19 +200,8 @@ impl Rotation<'_> {
         &self,
         work: impl Future<Output = Result<T, RotationError>>,
     ) -> Result<T, RotationError> {
-        let keeping = async {
-            loop {
-                sleep(RENEWAL).await;
-                // A database that stumbles is not a lost lease: the next record finds out.
-                if let Ok(false) = self.tools.store.renew_rotation(&self.lease).await {
-                    return self.fenced();
-                }
-            }
-        };
-        tokio::select! {
-            done = work => done,
-            error = keeping => Err(error),
-        }
+        let renew = || self.tools.store.renew_rotation(&self.lease);
+        while_held(work, renew).await.unwrap_or_else(|| Err(self.fenced()))
     }
 
     fn fenced(&self) -> RotationError {
@@ -361,6 +346,12 @@ impl Rotation<'_> {
     ) -> Result<Option<RotationRecord>, RotationError> {
         let records = self.tools.store.rotation_records(&self.lease.rotation_id).await?;
         Ok(records.into_iter().rev().find(|record| record.step == step && record.event == event.as_str()))
+    }
+
+    /// When that was, in Unix milliseconds; 0 where nothing is recorded of it.
+    pub(super) async fn recorded_ms(&self, step: Option<&Step>, event: Event) -> Result<i64, RotationError> {
+        let Some(step) = step else { return Ok(0) };
+        Ok(self.recorded(step.name, event).await?.map_or(0, |record| record.at_ms))
     }
 
     /// When machines get the new value.

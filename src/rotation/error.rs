@@ -2,6 +2,7 @@
 
 use super::state::Illegal;
 use crate::{
+    journal::VaultError,
     keyring::{ProofFailed, RegistryError},
     providers::ProviderError,
     store::StoreError,
@@ -55,6 +56,15 @@ pub enum RotationError {
     /// A bug of ours.
     #[error(transparent)]
     Illegal(#[from] Illegal),
+}
+
+impl From<VaultError> for RotationError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Store(error) => Self::Store(error),
+            VaultError::Registry(error) => Self::Registry(error),
+        }
+    }
 }
 
 impl RotationError {

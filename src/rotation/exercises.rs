@@ -25,7 +25,7 @@ impl Rotation<'_> {
             Exercise::TenantApps => self.tenant_apps().await,
             Exercise::HealthThrice => {
                 let control_plane = self.tools.estate.control_plane()?;
-                Ok(tried(control_plane.healthy_thrice(&self.tools.manner.patience).await, |()| {
+                Ok(Taken::of_answer(control_plane.healthy_thrice(&self.tools.manner.patience).await, |()| {
                     Taken::done(json!({"good_answers": 3}))
                 }))
             }
@@ -83,7 +83,7 @@ impl Rotation<'_> {
     async fn find_run(&self, since: OffsetDateTime) -> Result<Taken, RotationError> {
         let (workflow, _) = self.tools.estate.workflow()?;
         let found = self.tools.manner.patience.until(async || workflow.find(since).await).await;
-        Ok(tried(found, |found| match found {
+        Ok(Taken::of_answer(found, |found| match found {
             Some(run) => ran(run),
             None => Taken::NotDone("no run of the workflow is to be seen: it is dispatched again".to_owned()),
         }))
@@ -100,7 +100,7 @@ impl Rotation<'_> {
                 RunState::Ended(conclusion) => Some(conclusion),
             })
         });
-        Ok(tried(ended.await, |ended| match ended {
+        Ok(Taken::of_answer(ended.await, |ended| match ended {
             Some(Conclusion::Success) => {
                 Taken::done(json!({"run": run, "note": format!("run {run} succeeded")}))
             }
@@ -116,7 +116,7 @@ impl Rotation<'_> {
             .manner
             .workflow
             .until(async || Ok::<_, ProviderError>(workflow.underway().await?.is_empty().then_some(())));
-        Ok(tried(drained.await, |drained| match drained {
+        Ok(Taken::of_answer(drained.await, |drained| match drained {
             Some(()) => Taken::done(json!({"underway": 0})),
             None => Taken::NotDone(
                 "runs of the workflow that may hold the old token are still under way".to_owned(),
@@ -148,7 +148,7 @@ impl Rotation<'_> {
         if let Err(error) = control_plane.delete_org(&slug).await {
             return Ok(Taken::NotDone(error.to_string()));
         }
-        Ok(tried(ready, |ready| match ready {
+        Ok(Taken::of_answer(ready, |ready| match ready {
             Some(true) => Taken::done(json!({"organization": slug, "note": "made, ran, and deleted again"})),
             Some(false) => Taken::Failed("the control plane could not make a tenant with it".to_owned()),
             None => Taken::NotDone("the test organization did not come to life in time".to_owned()),
@@ -177,7 +177,7 @@ impl Rotation<'_> {
             .manner
             .patience
             .until(async || Ok::<_, ProviderError>(mailer.resend.last_event(&email).await?.arrived()));
-        Ok(tried(arrived.await, |arrived| match arrived {
+        Ok(Taken::of_answer(arrived.await, |arrived| match arrived {
             Some(true) => Taken::done(json!({"email": email, "note": "a test mail was delivered"})),
             Some(false) => Taken::Failed("the test mail was not delivered".to_owned()),
             None => Taken::NotDone("the test mail is still on its way".to_owned()),
@@ -199,21 +199,25 @@ impl Rotation<'_> {
             ));
         };
         let control_plane = estate.control_plane()?;
-        Ok(tried(control_plane.checkout(org, plan).await, |url| Taken::done(json!({"host": url.host_str()}))))
+        Ok(Taken::of_answer(control_plane.checkout(org, plan).await, |url| {
+            Taken::done(json!({"host": url.host_str()}))
+        }))
     }
 
     async fn webhook_events(&self) -> Result<Taken, RotationError> {
         let control_plane = self.tools.estate.control_plane()?;
         let now = self.tools.store.now_ms().await? / 1000;
-        Ok(tried(control_plane.accepts_only(self.new_value()?, now).await, |acceptance| match acceptance {
-            Acceptance::ProvenOn => {
-                Taken::done(json!({"note": "the good event was taken, the forged one refused"}))
-            }
-            Acceptance::CheckIsOff => {
-                Taken::Failed("the control plane takes a forged event: signatures are not checked".to_owned())
-            }
-            Acceptance::Refused => {
-                Taken::Failed("the control plane refuses an event signed with the new secret".to_owned())
+        Ok(Taken::of_answer(control_plane.accepts_only(self.new_value()?, now).await, |acceptance| {
+            match acceptance {
+                Acceptance::ProvenOn => {
+                    Taken::done(json!({"note": "the good event was taken, the forged one refused"}))
+                }
+                Acceptance::CheckIsOff => Taken::Failed(
+                    "the control plane takes a forged event: signatures are not checked".to_owned(),
+                ),
+                Acceptance::Refused => {
+                    Taken::Failed("the control plane refuses an event signed with the new secret".to_owned())
+                }
             }
         }))
     }
@@ -221,13 +225,4 @@ impl Rotation<'_> {
 
 fn ran(run: u64) -> Taken {
     Taken::done(json!({"run": run, "note": format!("run {run}")}))
-}
-
-/// What a try of something that can be tried again gave.
-fn tried<T>(seen: Result<T, ProviderError>, then: impl FnOnce(T) -> Taken) -> Taken {
-    match seen {
-        Ok(seen) => then(seen),
-        Err(error) if error.is_transient() => Taken::NotDone(error.to_string()),
-        Err(error) => Taken::Failed(error.to_string()),
-    }
 }

@@ -15,8 +15,8 @@ use crate::{
     keyring::kms,
     keyring::spec::KeySpec,
     rekey::{
-        self, Intent, Job, KeyChoice, OldKey, Outcome, RekeyError, RetireError, Status, plan::Planned,
-        stop_signal,
+        self, Intent, Job, KeyChoice, OldKey, Options, Outcome, RekeyError, RetireError, Status,
+        plan::Planned, stop_signal,
     },
     secret::SecretText,
     store::{FenceMode, Target},
@@ -64,18 +64,11 @@ impl Rotation<'_> {
         let done = match part {
             InPlace::Observe => fence(table, keys, FenceMode::Observe).await,
             InPlace::Enforce => fence(table, keys, FenceMode::Enforce).await,
-            InPlace::Run => self.run(table, keys).await,
+            InPlace::Run => Ok(run(table, keys, table.options.clone()).await),
             InPlace::Verify => verify(table, keys).await,
             InPlace::Retire => self.retire(table, keys).await,
         };
         Ok(done.unwrap_or_else(|error| of_rekey(&error)))
-    }
-
-    async fn run(&self, table: &Table, keys: &KeyChoice) -> Result<Taken, RekeyError> {
-        let target = table.target().await?;
-        let job = rekey::prepare(Arc::clone(&table.store), target, keys, table.options.clone(), Intent::Run)
-            .await?;
-        Ok(ran(rekey::run(job, stop_signal().1, watch::channel(Status::default()).0).await?))
     }
 
     async fn retire(&self, table: &Table, keys: &KeyChoice) -> Result<Taken, RekeyError> {
@@ -124,11 +117,11 @@ impl Rotation<'_> {
             Ok(Planned::Looked(plan)) if !plan.is_refused() => {
                 Taken::done(json!({"plan": plan.digest.to_string()}))
             }
-            Ok(Planned::Looked(plan)) => {
-                let found: Vec<_> = plan.findings.iter().map(|finding| finding.what.as_str()).collect();
-                Taken::Failed(format!("the plan of the re-key is refused: {}", found.join("; ")))
-            }
-            Ok(Planned::Refused { findings, .. }) => {
+            Ok(refused) => {
+                let findings = match refused {
+                    Planned::Looked(plan) => plan.findings,
+                    Planned::Refused { findings, .. } => findings,
+                };
                 let found: Vec<_> = findings.iter().map(|finding| finding.what.as_str()).collect();
                 Taken::Failed(format!("the plan of the re-key is refused: {}", found.join("; ")))
             }
@@ -202,8 +195,18 @@ async fn verify(table: &Table, keys: &KeyChoice) -> Result<Taken, RekeyError> {
     })
 }
 
+/// Runs to the end, or as far as it goes.
+pub(super) async fn run(table: &Table, keys: &KeyChoice, options: Options) -> Taken {
+    let ended = async {
+        let target = table.target().await?;
+        let job = rekey::prepare(Arc::clone(&table.store), target, keys, options, Intent::Run).await?;
+        rekey::run(job, stop_signal().1, watch::channel(Status::default()).0).await
+    };
+    ended.await.map_or_else(|error| of_rekey(&error), ran)
+}
+
 /// What a run's end makes of the step.
-pub(super) fn ran(report: rekey::Report) -> Taken {
+fn ran(report: rekey::Report) -> Taken {
     let run = report.run.run_id;
     match report.outcome {
         Outcome::Complete => {

@@ -5,7 +5,7 @@
 //! - [`Rotation`]: opens, resumes and advances one. Every intent is in the journal before anything is asked of a provider.
 //! - [`Plan`]: what one would do, and the digest that an operator approves.
 //! - [`Estate`]: what the operator runs, and so what a recipe's names stand for.
-//! - [`Vault`]: how values rest in the journal.
+//! - [`Vault`](crate::journal::Vault): how values rest in the journal.
 
 mod act;
 mod adopt;
@@ -17,7 +17,6 @@ mod engine;
 mod error;
 mod estate;
 mod exercises;
-mod hook;
 mod in_place;
 pub mod map;
 mod mint;
@@ -35,19 +34,16 @@ mod tenants;
 mod tools;
 mod undo;
 mod values;
-mod vault;
 
 pub use adopt::adopt;
 pub use asked::{Added, Asked, shape, steps};
 pub use engine::{Ending, Rotation};
 pub use error::RotationError;
 pub use estate::{Billing, Cache, Estate, FlyApp, Held, Mailer, NeonProject, Pair, Publisher, Table};
-pub use hook::{Hook, Moment};
 pub use operator::{Nobody, Operator};
 pub use outcome::Wait;
-pub use plan::{Plan, PlanDigest};
+pub use plan::Plan;
 pub use secret::{SecretName, UnknownSecret};
 pub use standing::{Standing, StandingState};
 pub use take_up::open_rotation;
 pub use tools::{Manner, Progress, Tools};
-pub use vault::Vault;

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::{
-    providers::{Outcome, ProviderError},
+    providers::{Outcome, ProviderError, fly::DeployError},
     store::CredentialChange,
 };
 
@@ -33,6 +33,20 @@ impl Taken {
             Outcome::Unknown => Self::Unknown(error.to_string()),
             Outcome::NotDone if error.is_transient() => Self::NotDone(error.to_string()),
             Outcome::NotDone => Self::Failed(error.to_string()),
+        }
+    }
+
+    /// What an answer makes of a step that only looks, or that can be tried again.
+    pub(super) fn of_answer<T>(seen: Result<T, ProviderError>, then: impl FnOnce(T) -> Self) -> Self {
+        seen.map_or_else(|error| Self::of_look(&error), then)
+    }
+
+    /// What an error on the way to a machine makes of a step. Each machine that has its update is passed over next time.
+    pub(super) fn of_deploy(error: &DeployError) -> Self {
+        match error {
+            DeployError::Provider(error) => Self::of_look(error),
+            DeployError::Held { .. } | DeployError::Contended(_) => Self::NotDone(error.to_string()),
+            DeployError::NoMachines(_) | DeployError::NotHealthy(_) => Self::Failed(error.to_string()),
         }
     }
 

@@ -3,17 +3,14 @@
 //! A plan knows no provider and no journal, so that it is the same on every machine with the same version of reseal; its
 //! [digest](Plan::digest) is what `rotate SECRET --plan DIGEST` is held to.
 
-use std::{fmt, str::FromStr};
-
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     Asked, RotationError, SecretName,
     asked::{shape, steps},
     recipe::{Action, Authority, Overlap, Recipe, Rollout, Step, Strategy, Undo},
 };
-use crate::rekey::plan::NotADigest;
+use crate::journal::PlanDigest;
 
 /// A rotation that was not begun.
 #[derive(Debug)]
@@ -111,8 +108,7 @@ impl Plan {
             (self.recipe.blast_radius, self.recipe.half_done),
             self.steps.iter().map(step).collect::<Vec<_>>(),
         );
-        let json = serde_json::to_vec(&approved).expect("names, texts and lists are valid JSON");
-        PlanDigest(Sha256::new().chain_update(b"reseal rotation plan\0").chain_update(json).finalize().into())
+        PlanDigest::of("reseal rotation plan", &approved)
     }
 
     /// Refuses unless this is the plan that was approved.
@@ -161,26 +157,6 @@ struct Approved {
     undo: Undo,
 }
 
-/// A plan's digest: 64 hex digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PlanDigest([u8; 32]);
-
-impl fmt::Display for PlanDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
-    }
-}
-
-impl FromStr for PlanDigest {
-    type Err = NotADigest;
-
-    fn from_str(text: &str) -> Result<Self, NotADigest> {
-        let mut digest = [0; 32];
-        hex::decode_to_slice(text, &mut digest).map_err(|_| NotADigest)?;
-        Ok(Self(digest))
-    }
-}
-
 impl Overlap {
     /// In words, after "old and new value".
     pub fn in_words(self) -> &'static str {
@@ -195,6 +171,7 @@ impl Overlap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rekey::plan::NotADigest;
 
     fn plan(secret: SecretName, asked: &Asked) -> Plan {
         Plan::of(secret, None, asked).expect("it has a strategy")

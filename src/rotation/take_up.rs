@@ -11,13 +11,10 @@ use super::{
     recipe::Strategy,
     state::{Event, Phase, State},
 };
-use crate::store::{CredentialState, NewRotation, RotationLease, RotationRow, Store};
-
-/// Who we are, to others who want the lease.
-fn holder() -> String {
-    let host = rustix::system::uname();
-    format!("pid {} on {}", std::process::id(), host.nodename().to_string_lossy())
-}
+use crate::{
+    journal::holder,
+    store::{CredentialState, NewRotation, RotationLease, RotationRow, Store},
+};
 
 impl<'a> Rotation<'a> {
     /// Opens a rotation.

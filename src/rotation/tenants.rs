@@ -3,17 +3,16 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::sync::watch;
 
 use super::{
     Rotation, RotationError,
     estate::{Estate, Table},
-    in_place::ran,
+    in_place::run,
     outcome::{Taken, Wait},
 };
 use crate::{
     providers::fly::{DeployError, Environment},
-    rekey::{self, Intent, Kind, Options, RekeyError, SharedUrl, Status, stop_signal},
+    rekey::{Kind, Options, SharedUrl},
     secret::SecretText,
     store::StoreError,
 };
@@ -91,17 +90,7 @@ impl Rotation<'_> {
             Err(error) => return Ok(Taken::Failed(error.to_string())),
         };
         let options = Options { kind: Kind::Rewrite(Arc::new(edit)), ..table.options.clone() };
-        let rewritten = async {
-            let target = table.target().await?;
-            let job = rekey::prepare(Arc::clone(&table.store), target, keys, options, Intent::Run).await?;
-            rekey::run(job, stop_signal().1, watch::channel(Status::default()).0).await
-        };
-        Ok(match rewritten.await {
-            Ok(report) => ran(report),
-            Err(error @ RekeyError::Refused { .. }) => Taken::Failed(error.to_string()),
-            Err(error) if error.is_resumable() => Taken::NotDone(error.to_string()),
-            Err(error) => Taken::Failed(error.to_string()),
-        })
+        Ok(run(table, keys, options).await)
     }
 
     /// Every tenant's machine that has the old URL has the new one afterwards. One that has it already is passed over.
@@ -123,13 +112,7 @@ impl Rotation<'_> {
                     Ok(true) => changed += 1,
                     Ok(false) => {}
                     Err(DeployError::Provider(error)) if error.is_missing() => gone += 1,
-                    Err(DeployError::Provider(error)) if error.is_transient() => {
-                        return Ok(Taken::NotDone(error.to_string()));
-                    }
-                    Err(error @ (DeployError::Held { .. } | DeployError::Contended(_))) => {
-                        return Ok(Taken::NotDone(error.to_string()));
-                    }
-                    Err(error) => return Ok(Taken::Failed(error.to_string())),
+                    Err(error) => return Ok(Taken::of_deploy(&error)),
                 }
             }
         }

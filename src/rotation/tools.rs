@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use super::{
-    Hook, Operator, Vault,
+    Operator,
     estate::Estate,
     recipe::Step,
     state::{Course, Event},
 };
-use crate::{providers::Patience, store::Store};
+use crate::{
+    journal::{Hook, Vault},
+    providers::Patience,
+    store::Store,
+};
 
 /// How a process goes about a rotation.
 #[derive(Debug, Clone)]

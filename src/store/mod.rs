@@ -14,6 +14,7 @@ mod error;
 mod fence;
 mod orders;
 pub mod postgres;
+mod reprovision;
 mod rotation;
 mod run;
 mod schema;
@@ -21,6 +22,7 @@ pub mod sqlite;
 mod staged;
 mod standby;
 mod survey;
+mod tenants;
 
 pub use cells::{Cells, KeyKind, Page, RowKey};
 pub use control::{
@@ -28,6 +30,7 @@ pub use control::{
     fences::Fences,
     quarantine::Quarantine,
     registry::Registry,
+    reprovisions::Reprovisions,
     retirements::{NewRetirement, Retirement, RetirementState, Retirements},
     rewraps::Rewraps,
     rotations::Rotations,
@@ -40,6 +43,9 @@ pub use control::{
 pub use error::StoreError;
 pub use fence::{Blocker, Fence, FenceMode, FenceRule, StaleWrites};
 pub use orders::{Heartbeat, Orders, Paused, Pressure, Process, Replicas, RowRate, Setting, ShardCount};
+pub use reprovision::{
+    NewReprovision, NewSaga, ReprovisionLease, ReprovisionRow, SagaCount, SagaRow, SagaState,
+};
 pub use rotation::{
     Credential, CredentialChange, CredentialState, NewRecord, NewRotation, RotationLease, RotationRecord,
     RotationRow,
@@ -52,6 +58,7 @@ pub use schema::{Column, Finding, Inspection, Target, TargetName};
 pub use staged::{Staged, StagedSwap};
 pub use standby::Standby;
 pub use survey::{Footprint, Index, OtherColumn, PostgresFootprint, Repeats, Survey};
+pub use tenants::{TenantChange, TenantColumns, TenantRow, Tenants};
 
 /// How many rows and bytes one page may hold, and how large one value may be.
 #[derive(Debug, Clone, Copy)]
@@ -77,6 +84,7 @@ pub trait Store:
     Registry
     + Verifications
     + Retirements
+    + Reprovisions
     + Rewraps
     + Rotations
     + Runs
@@ -88,6 +96,7 @@ pub trait Store:
     + AuditLog
     + Fences
     + Survey
+    + Tenants
     + Debug
     + Send
     + Sync

@@ -1,5 +1,7 @@
-//! Neon: passwords without overlap, and projects that change one operation at a time; [`keys`] overlap.
+//! Neon: passwords without overlap, and projects that change one operation at a time; [`keys`] overlap, [`branches`] come
+//! and go.
 
+mod branches;
 mod contract;
 mod keys;
 
@@ -14,7 +16,7 @@ use reseal::providers::{
     login::PostgresLogin,
     neon::{Neon, RolePassword, Route},
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
 use super::at_hand::{PATIENCE, assert_dead, assert_live, manner, secret};
@@ -167,7 +169,8 @@ async fn a_change_waits_until_the_project_takes_it() {
     neon.set(|knobs| knobs.operation_time = Duration::from_millis(100));
     let owner = owner(&neon);
     client(&neon).create_role(PROJECT, BRANCH, "cp_b", PATIENCE).await.unwrap();
-    let other = RolePassword { role: "cp_b".to_owned(), ..owner.clone() };
+    // Another process.
+    let other = RolePassword { neon: client(&neon), role: "cp_b".to_owned(), ..owner.clone() };
     let (minted, beside) = tokio::join!(owner.mint("unused"), other.mint("unused"));
     assert_eq!(minted.unwrap().value.expose(), url(&neon.password(ROLE)));
     assert!(beside.unwrap().value.expose().contains(&neon.password("cp_b")));
@@ -223,7 +226,9 @@ async fn an_operation_that_fails_or_lasts_is_named() {
 
 /// The id of the project's operation, the oldest being 0.
 async fn operation(neon: &StandIn, at: usize) -> String {
-    let (_, all) = ask(neon, neon.vendor.url(), reqwest::Method::GET, "operations", None).await;
+    let url = format!("{}/projects/{PROJECT}/operations", neon.vendor.url());
+    let reply = reqwest::Client::new().get(url).bearer_auth(neon.token()).send().await.unwrap();
+    let all: Value = reply.json().await.unwrap();
     let all = all["operations"].as_array().unwrap();
     all[all.len() - 1 - at]["id"].as_str().unwrap().to_owned()
 }
@@ -313,63 +318,4 @@ async fn a_role_that_was_made_by_a_lost_request_is_not_made_again() {
     let roles = made.roles(PROJECT, BRANCH).await.unwrap();
     assert_eq!(roles.iter().map(|role| &*role.name).collect::<Vec<_>>(), [ROLE, "cp_b", "cp_c"]);
     assert!(neon.is_live(&neon.password("cp_c")));
-}
-
-#[tokio::test]
-async fn branches_are_made_and_deleted() {
-    let neon = StandIn::start();
-    let main = client(&neon).default_branch(PROJECT).await.unwrap();
-    assert_eq!((&*main.id, &*main.name), (BRANCH, "main"));
-    let endpoints = client(&neon).endpoints(PROJECT, BRANCH).await.unwrap();
-    assert_eq!((&*endpoints[0].id, &*endpoints[0].kind), (ENDPOINT, "read_write"));
-
-    let wanted = json!({ "branch": { "name": "tenant-1" }, "endpoints": [{ "type": "read_write" }] });
-    let (status, made) =
-        ask(&neon, neon.vendor.url(), reqwest::Method::POST, "branches", Some(&wanted)).await;
-    assert_eq!((status, neon.branches()), (201, vec!["main".to_owned(), "tenant-1".to_owned()]));
-    assert_eq!(made["operations"][0]["action"], "create_branch");
-    assert_eq!(ask(&neon, neon.vendor.url(), reqwest::Method::POST, "branches", Some(&wanted)).await.0, 409);
-    let id = made["branch"]["id"].as_str().unwrap();
-    assert_eq!(client(&neon).endpoints(PROJECT, id).await.unwrap().len(), 1);
-    let path = format!("branches/{id}");
-    let child = json!({ "branch": { "name": "child", "parent_id": id } });
-    let (_, child) = ask(&neon, neon.vendor.url(), reqwest::Method::POST, "branches", Some(&child)).await;
-    assert_eq!(
-        ask(&neon, neon.vendor.url(), reqwest::Method::DELETE, &path, None).await.0,
-        422,
-        "it has a child"
-    );
-    let child = format!("branches/{}", child["branch"]["id"].as_str().unwrap());
-
-    assert_eq!(
-        ask(&neon, neon.vendor.url(), reqwest::Method::GET, &path, None).await.1["branch"]["name"],
-        "tenant-1"
-    );
-    let reveal = format!("{path}/roles/{ROLE}/reveal_password");
-    let inherited = ask(&neon, neon.vendor.url(), reqwest::Method::GET, &reveal, None).await.1;
-    assert_eq!(inherited["password"], neon.password(ROLE));
-    neon.set(|knobs| knobs.stores_passwords = false);
-    assert_eq!(ask(&neon, neon.vendor.url(), reqwest::Method::GET, &reveal, None).await.0, 412);
-    for path in [child, path] {
-        assert_eq!(ask(&neon, neon.vendor.url(), reqwest::Method::DELETE, &path, None).await.0, 200);
-        assert_eq!(ask(&neon, neon.vendor.url(), reqwest::Method::DELETE, &path, None).await.0, 204);
-    }
-    assert_eq!(neon.branches(), ["main"]);
-}
-
-/// A request about the project as others make it.
-async fn ask(
-    neon: &StandIn,
-    base: &str,
-    method: reqwest::Method,
-    path: &str,
-    body: Option<&Value>,
-) -> (u16, Value) {
-    let url = format!("{base}/projects/{PROJECT}/{path}");
-    let mut request = reqwest::Client::new().request(method, url).bearer_auth(neon.token());
-    if let Some(body) = body {
-        request = request.json(body);
-    }
-    let reply = request.send().await.unwrap();
-    (reply.status().as_u16(), reply.json().await.unwrap_or(Value::Null))
 }

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use reseal::{
+    journal::Hook,
     providers::{Issuer, Observed, resend::Permission},
     rekey::Options,
     rotation::{
-        Asked, Ending, Hook, Rotation, SecretName, Standing, Table,
+        Asked, Ending, Rotation, SecretName, Standing, Table,
         check::{self, Expected, Finding, FindingKind, KeySight, Place, PlaceLook, SecretSight, Sight},
         recipe::LocationName,
     },

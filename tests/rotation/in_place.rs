@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use reseal::rotation::{Asked, Ending, Hook, Moment, Rotation, SecretName, open_rotation};
+use reseal::{
+    journal::{Hook, Moment},
+    rotation::{Asked, Ending, Rotation, SecretName, open_rotation},
+};
 use tokio::sync::Notify;
 
 use super::{

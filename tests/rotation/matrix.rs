@@ -7,9 +7,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use reseal::rotation::{
-    Asked, Ending, Hook, Moment, Rotation, SecretName, open_rotation,
-    recipe::{Action, Overlap, Strategy},
+use reseal::{
+    journal::{Hook, Moment, Owner},
+    rotation::{
+        Asked, Ending, Rotation, SecretName, open_rotation,
+        recipe::{Action, Overlap, Strategy},
+    },
 };
 use tokio::sync::Notify;
 
@@ -208,7 +211,7 @@ impl World {
     async fn old_value(&self, secret: SecretName) -> Option<String> {
         let known = self.store.credentials(Some(secret.as_str())).await.unwrap();
         let old = known.into_iter().find(|known| known.rotation_id.is_none())?;
-        let value = self.vault.open(&old.credential_id, &old.sealed?)?;
+        let value = self.vault.open(Owner::Credential(&old.credential_id), &old.sealed?)?;
         Some(value.expose().to_owned())
     }
 }
@@ -219,7 +222,10 @@ async fn judge(world: &World, secret: SecretName, name: &str, before: &Before, e
     let known = world.store.credentials(Some(secret.as_str())).await.unwrap();
     let current: Vec<_> = known.iter().filter(|known| known.state.as_str() == "current").collect();
     assert_eq!(current.len(), 1, "{of}: {ending:?} {known:?}");
-    let recorded = world.vault.open(&current[0].credential_id, current[0].sealed.as_ref().unwrap()).unwrap();
+    let recorded = world
+        .vault
+        .open(Owner::Credential(&current[0].credential_id), current[0].sealed.as_ref().unwrap())
+        .unwrap();
     assert!(now.iter().all(|value| value == recorded.expose()), "{of}: the journal and the machines differ");
     assert!(world.is_live(secret, &now[0]), "{of}: what is in use is dead");
     assert!(known.iter().all(|known| known.state.as_str() != "stray"), "{of}: a stray is left");

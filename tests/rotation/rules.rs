@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use reseal::{
+    journal::{Hook, Moment},
     providers::fly::Fly as FlyClient,
-    rotation::{
-        Asked, Ending, Hook, Moment, Nobody, Rotation, RotationError, SecretName, Tools, Wait, open_rotation,
-    },
+    rotation::{Asked, Ending, Nobody, Rotation, RotationError, SecretName, Tools, Wait, open_rotation},
     secret::SecretText,
 };
 use serde_json::json;

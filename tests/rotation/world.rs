@@ -10,6 +10,7 @@ use std::{
 
 use async_trait::async_trait;
 use reseal::{
+    journal::{Hook, Owner, Vault},
     keyring::kms::{Kms, local::LocalKms},
     providers::{
         Issuer, Mailbox, Patience,
@@ -23,8 +24,8 @@ use reseal::{
         upstash::Upstash as UpstashClient,
     },
     rotation::{
-        Billing, Cache, Estate, FlyApp, Hook, Mailer, Manner, NeonProject, Operator, Publisher, SecretName,
-        Tools, Vault, recipe::Ask,
+        Billing, Cache, Estate, FlyApp, Mailer, Manner, NeonProject, Operator, Publisher, SecretName, Tools,
+        recipe::Ask,
     },
     secret::SecretText,
     store::{Credential, CredentialState, Store, sqlite::Sqlite},
@@ -289,7 +290,9 @@ impl World {
     /// What `rotate adopt` does.
     pub(crate) async fn adopt(&self, secret: SecretName, id: Option<String>, value: Option<&str>) {
         let credential_id = format!("adopted-{}", fresh::number());
-        let seal = |value: &str| self.vault.seal(&credential_id, &SecretText::new(value.to_owned())).unwrap();
+        let seal = |value: &str| {
+            self.vault.seal(Owner::Credential(&credential_id), &SecretText::new(value.to_owned())).unwrap()
+        };
         let credential = Credential {
             sealed: value.map(seal),
             credential_id,

@@ -2,9 +2,10 @@
 
 use clap::{Arg, ArgAction, Command};
 use reseal::{
+    journal::PlanDigest,
     rekey::plan::NotADigest,
     rotation::{
-        Asked, PlanDigest, Rotation, RotationError, SecretName, open_rotation,
+        Asked, Rotation, RotationError, SecretName, open_rotation,
         recipe::{Recipe, Rollout, Step, Strategy},
         steps,
     },

@@ -7,21 +7,22 @@ use std::sync::Arc;
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use reseal::{
-    keyring::{RegistryError, spec::KeySpec},
-    rotation::{Estate, Manner, RotationError, SecretName, Tools, UnknownSecret, Vault, recipe::Step},
+    journal::{Owner, Vault},
+    keyring::{RegistryError, kms::Kms, spec::KeySpec},
+    rotation::{Estate, Manner, RotationError, SecretName, Tools, UnknownSecret, recipe::Step},
     store::Store,
 };
 
 mod adopt;
 mod begin;
 mod drive;
-mod estate;
+pub(super) mod estate;
 mod go_on;
 mod operator;
 mod plan;
 mod screen;
 mod status;
-mod terminal;
+pub(super) mod terminal;
 
 pub(super) use adopt::adopt;
 pub(super) use begin::begin;
@@ -33,6 +34,9 @@ use super::{Call, Fault, args, connect, open};
 use estate::Journal;
 use operator::Person;
 use screen::Screen;
+
+/// Connections to the journal: a re-provisioning writes it for many tenants at once.
+const CONNECTIONS: u32 = 8;
 
 /// Where the journal is, and what it is sealed under.
 pub(super) const JOURNAL: &[&str] = &["state-url", "kms"];
@@ -105,7 +109,7 @@ pub(super) async fn store(call: &Call) -> Result<Arc<dyn Store>, Fault> {
 }
 
 /// The journal, with reseal's own tables in it.
-async fn journal(call: &Call) -> Result<Journal, Fault> {
+pub(super) async fn journal(call: &Call) -> Result<Journal, Fault> {
     let database = connect::url(call, "database-url")?;
     let copy = |url: &reseal::secret::SecretText| reseal::secret::SecretText::new(url.expose().to_owned());
     let url = connect::url(call, "state-url")?.or_else(|| database.as_ref().map(copy));
@@ -113,7 +117,7 @@ async fn journal(call: &Call) -> Result<Journal, Fault> {
         Fault::usage("nothing says where the journal is")
             .hint("--state-url sqlite://FILE, or another place as --database-url takes it")
     })?;
-    let store = connect::open(call, &url, 3).await?;
+    let store = connect::open(call, &url, CONNECTIONS).await?;
     if store.is_migrated().await? {
         Ok(Journal { store, url, database })
     } else {
@@ -142,7 +146,19 @@ pub(super) async fn sight(call: &Call) -> Result<(Arc<dyn Store>, Option<Vault>,
 }
 
 /// What opens and seals the values in the journal.
-async fn vault(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
+pub(super) async fn vault(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
+    let kms = kms(call).await?;
+    Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error.into()))
+}
+
+/// What opens the values in the journal, for a command that writes nothing.
+pub(super) async fn vault_to_look(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
+    let kms = kms(call).await?;
+    Vault::look(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error.into()))
+}
+
+/// The KMS key of the journal.
+async fn kms(call: &Call) -> Result<Arc<dyn Kms>, Fault> {
     let spec = call.settings.keys("kms")?.pop().ok_or_else(|| {
         Fault::usage("no KMS key is named for the values in the journal")
             .hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE")
@@ -152,8 +168,7 @@ async fn vault(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
             Fault::usage("--kms takes a KMS key").hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE")
         );
     };
-    let kms = open::connect_kms(&spec).await?;
-    Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error))
+    open::connect_kms(&spec).await
 }
 
 /// What a rotation works with.
@@ -198,7 +213,9 @@ impl Session {
 /// Whether the journal is in the database that the control plane's URL, as it is known, is for.
 async fn is_within_current(journal: &Journal, vault: &Vault) -> Result<bool, Fault> {
     let known = journal.store.credentials(Some(SecretName::DatabaseUrl.as_str())).await?;
-    let values = known.iter().filter_map(|known| vault.open(&known.credential_id, known.sealed.as_deref()?));
+    let values = known
+        .iter()
+        .filter_map(|known| vault.open(Owner::Credential(&known.credential_id), known.sealed.as_deref()?));
     Ok(values.into_iter().any(|value| estate::is_within(&journal.url, &value)))
 }
 

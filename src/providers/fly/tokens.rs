@@ -13,7 +13,7 @@ use super::{
     graphql::{CREATE_TOKEN, DELETE_TOKEN, TOKENS, Twice, VIEWER},
 };
 use crate::{
-    providers::{Issued, Issuer, Life, Minted, Probe, ProviderError, Recovered},
+    providers::{Issued, Issuer, Life, Minted, Probe, ProviderError},
     secret::SecretText,
 };
 
@@ -228,12 +228,6 @@ impl Issuer for Tokens {
         let CreatedToken { id, token_header } = payload.limited_access_token;
         let value = SecretText::new(token_header.ok_or(unexpected(call, "no tokenHeader"))?);
         Ok(Minted { id, value })
-    }
-
-    async fn recover(&self, name: &str, _old: Option<&SecretText>) -> Result<Recovered, ProviderError> {
-        let mut strays = self.list().await?;
-        strays.retain(|token| token.name == name);
-        Ok(if strays.is_empty() { Recovered::Nothing } else { Recovered::Strays(strays) })
     }
 
     async fn revoke(&self, id: &str) -> Result<(), ProviderError> {

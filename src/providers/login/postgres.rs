@@ -8,20 +8,21 @@ use sqlx::{
     postgres::{PgConnectOptions, PgDatabaseError, PgSslMode},
 };
 
-use super::{checked, not_asked, not_now};
+use super::{CALL, checked, not_asked, not_now};
 use crate::{
-    providers::{Life, Probe},
+    providers::{Life, Probe, ProviderError},
     secret::SecretText,
 };
 
-const PROVIDER: &str = "postgres";
+pub(super) const PROVIDER: &str = "postgres";
 
 const NOT_TRUSTED: &str = "TLS was refused, or the certificate not trusted";
 
 /// Logs in with a URL and runs `SELECT 1`.
 ///
 /// The server's certificate and its name are verified, whatever the URL's `sslmode` says, except on loopback and
-/// sockets: a server that anybody could be must not say what is dead.
+/// sockets: a server that anybody could be must not say what is dead. That an endpoint of Neon is gone is unknown, with
+/// an error that [is missing](ProviderError::is_missing): a new one may not be known everywhere yet.
 #[derive(Debug, Clone, Copy)]
 pub struct PostgresLogin {
     timeout: Duration,
@@ -37,13 +38,17 @@ impl PostgresLogin {
 #[async_trait]
 impl Probe for PostgresLogin {
     async fn probe(&self, value: &SecretText) -> Life {
-        let Some(options) = options(value) else {
-            return not_asked(PROVIDER, "it is not a postgres URL with a user, a password and a host");
+        let asked = match options(CALL, value) {
+            Ok(options) => tokio::time::timeout(self.timeout, ask(options)).await,
+            Err(error) => return Life::Unknown(error),
         };
-        match tokio::time::timeout(self.timeout, ask(options)).await {
+        match asked {
             Ok(Ok(())) => Life::Live,
-            Ok(Err(error)) => judged(&error),
-            Err(_) => not_now(PROVIDER, "time-out"),
+            Ok(Err(error)) => match refusal(CALL, &error) {
+                ProviderError::Unauthorized { .. } => Life::Dead,
+                error => Life::Unknown(error),
+            },
+            Err(_) => Life::Unknown(not_now(PROVIDER, CALL, "time-out")),
         }
     }
 }
@@ -55,13 +60,16 @@ async fn ask(options: PgConnectOptions) -> Result<(), Error> {
     connection.close().await.or(Ok(()))
 }
 
-fn options(value: &SecretText) -> Option<PgConnectOptions> {
-    checked(value, &["postgres", "postgresql"]).filter(|url| !url.username().is_empty())?;
-    let options: PgConnectOptions = value.expose().parse().ok()?;
+/// How a URL is connected to.
+pub(super) fn options(call: &'static str, value: &SecretText) -> Result<PgConnectOptions, ProviderError> {
+    let url = checked(value, &["postgres", "postgresql"]).filter(|url| !url.username().is_empty());
+    let why = "it is not a postgres URL with a user, a password and a host";
+    let options: PgConnectOptions =
+        url.and_then(|_| value.expose().parse().ok()).ok_or(not_asked(PROVIDER, call, why))?;
     let mode = if is_local(&options) { options.get_ssl_mode() } else { PgSslMode::VerifyFull };
     // A pooler in transaction mode refuses start-up parameters that it doesn't know.
     let options = options.ssl_mode(mode).extra_float_digits(None).statement_cache_capacity(0);
-    Some(options.disable_statement_logging())
+    Ok(options.disable_statement_logging())
 }
 
 fn is_local(options: &PgConnectOptions) -> bool {
@@ -72,22 +80,30 @@ fn is_local(options: &PgConnectOptions) -> bool {
         || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-fn judged(error: &Error) -> Life {
+/// What the failure of a login for `call` says: [`ProviderError::Unauthorized`] is only what was said of the credential.
+pub(super) fn refusal(call: &'static str, error: &Error) -> ProviderError {
+    let not_now = |why: &str| not_now(PROVIDER, call, why);
     match error {
         Error::Database(error) => {
             let error = error.downcast_ref::<PgDatabaseError>();
+            let code = Some(error.code().to_owned());
             match error.code() {
-                "28P01" => Life::Dead,
-                "28000" if is_of_the_role(error.message()) => Life::Dead,
-                code => not_now(PROVIDER, format!("SQLSTATE {code}")),
+                "28000" if !is_of_the_role(error.message()) => not_now("SQLSTATE 28000"),
+                "28P01" | "28000" => {
+                    ProviderError::Unauthorized { provider: PROVIDER, call, status: 401, code }
+                }
+                "XX000" if is_of_the_endpoint(error.message()) => {
+                    ProviderError::Refused { provider: PROVIDER, call, status: 404, code }
+                }
+                code => not_now(&format!("SQLSTATE {code}")),
             }
         }
-        Error::Configuration(_) => not_asked(PROVIDER, "its URL has a parameter that is none"),
-        Error::Tls(_) => not_now(PROVIDER, NOT_TRUSTED),
+        Error::Configuration(_) => not_asked(PROVIDER, call, "its URL has a parameter that is none"),
+        Error::Tls(_) => not_now(NOT_TRUSTED),
         // rustls's verdict on a certificate comes through the socket.
-        Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => not_now(PROVIDER, NOT_TRUSTED),
-        Error::Io(_) => not_now(PROVIDER, "it was not reached"),
-        _ => not_now(PROVIDER, "it does not speak as a server of PostgreSQL"),
+        Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => not_now(NOT_TRUSTED),
+        Error::Io(_) => not_now("it was not reached"),
+        _ => not_now("it does not speak as a server of PostgreSQL"),
     }
 }
 
@@ -97,12 +113,17 @@ fn is_of_the_role(message: &str) -> bool {
         && (message.ends_with("\" does not exist") || message.ends_with("\" is not permitted to log in"))
 }
 
+/// Whether Neon's proxy says that there is no such endpoint. It has not looked at the credential then.
+fn is_of_the_endpoint(message: &str) -> bool {
+    message.starts_with("The requested endpoint could not be found")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn mode(url: &str) -> Option<PgSslMode> {
-        options(&SecretText::new(url.to_owned())).map(|options| options.get_ssl_mode())
+        options(CALL, &SecretText::new(url.to_owned())).ok().map(|options| options.get_ssl_mode())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, RedisConnectionInfo, RedisError, cmd};
 
-use super::{checked, not_asked, not_now};
+use super::{CALL, checked, not_asked, not_now};
 use crate::{
     providers::{Life, Probe},
     secret::SecretText,
@@ -35,12 +35,13 @@ impl Probe for RedisLogin {
         // A fragment could say that certificates don't matter.
         let url = checked(value, &["redis", "rediss"]).filter(|url| url.fragment().is_none());
         let Some(info) = url.and_then(|_| value.expose().parse::<ConnectionInfo>().ok()) else {
-            return not_asked(PROVIDER, "it is not a redis URL with a password and a host");
+            let why = "it is not a redis URL with a password and a host";
+            return Life::Unknown(not_asked(PROVIDER, CALL, why));
         };
         match tokio::time::timeout(self.timeout, ask(info)).await {
             Ok(Ok(())) => Life::Live,
             Ok(Err(error)) => judged(&error),
-            Err(_) => not_now(PROVIDER, "time-out"),
+            Err(_) => unknown("time-out"),
         }
     }
 }
@@ -65,14 +66,16 @@ fn judged(error: &RedisError) -> Life {
         // Before version 6, and servers that are like it.
         Some("ERR") if error.detail().is_some_and(names_the_credential) => Life::Dead,
         Some(code) if code.bytes().all(|byte| byte.is_ascii_uppercase()) => {
-            not_now(PROVIDER, format!("it answered {code}"))
+            unknown(format!("it answered {code}"))
         }
-        Some(_) => not_now(PROVIDER, "it answered with an error"),
-        None if error.is_io_error() => {
-            not_now(PROVIDER, "it was not reached, or its certificate not trusted")
-        }
-        None => not_now(PROVIDER, "it does not speak as a server of Redis"),
+        Some(_) => unknown("it answered with an error"),
+        None if error.is_io_error() => unknown("it was not reached, or its certificate not trusted"),
+        None => unknown("it does not speak as a server of Redis"),
     }
+}
+
+fn unknown(why: impl Into<String>) -> Life {
+    Life::Unknown(not_now(PROVIDER, CALL, why))
 }
 
 fn names_the_credential(detail: &str) -> bool {

@@ -1,8 +1,10 @@
-//! What is on a project's branches: endpoints and roles.
+//! A project's branches, and what is on them: endpoints, roles and databases.
+
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::{Neon, operations::Operations};
+use super::{Neon, PROVIDER};
 use crate::providers::{Patience, ProviderError};
 
 /// The most branches that are asked for at once.
@@ -17,6 +19,14 @@ pub struct Branch {
     pub name: String,
     /// Whether it is the project's default branch.
     pub default: bool,
+    /// The branch that it was forked from; a root has none.
+    pub parent_id: Option<String>,
+    /// Whether it is protected: it can't be deleted, and its children get passwords of their own.
+    #[serde(default)]
+    pub protected: bool,
+    /// What was noted of it when it was made.
+    #[serde(skip)]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// A compute endpoint of a branch.
@@ -43,10 +53,32 @@ pub struct Role {
     pub protected: bool,
 }
 
+/// A database of a branch.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Database {
+    /// Its name.
+    pub name: String,
+    /// The role that owns it.
+    pub owner_name: String,
+}
+
 #[derive(Deserialize)]
 struct Branches {
     branches: Vec<Branch>,
+    #[serde(default)]
+    annotations: BTreeMap<String, Annotation>,
     pagination: Option<Pagination>,
+}
+
+#[derive(Deserialize)]
+struct OneBranch {
+    branch: Branch,
+    annotation: Option<Annotation>,
+}
+
+#[derive(Deserialize)]
+struct Annotation {
+    value: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -65,7 +97,12 @@ struct Roles {
 }
 
 #[derive(Deserialize)]
-struct One {
+struct Databases {
+    databases: Vec<Database>,
+}
+
+#[derive(Deserialize)]
+struct OneProject {
     project: Project,
 }
 
@@ -75,29 +112,60 @@ struct Project {
 }
 
 impl Neon {
+    /// The branches of `project`, every page of the list.
+    ///
+    /// # Errors
+    /// See [`ProviderError`].
+    pub async fn branches(&self, project: &str) -> Result<Vec<Branch>, ProviderError> {
+        self.list_branches(project, None).await
+    }
+
+    /// The branches whose name or id contains `search`.
+    pub(super) async fn list_branches(
+        &self,
+        project: &str,
+        search: Option<&str>,
+    ) -> Result<Vec<Branch>, ProviderError> {
+        let mut all = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let call = self.get("list the branches", &["projects", project, "branches"]);
+            let query: Vec<_> = [("limit", PAGE)]
+                .into_iter()
+                .chain(search.map(|search| ("search", search)))
+                .chain(cursor.as_deref().map(|cursor| ("cursor", cursor)))
+                .collect();
+            let mut page: Branches = call.query(&query).send().await?.json()?;
+            let is_last = page.branches.is_empty();
+            all.extend(page.branches.into_iter().map(|branch| {
+                let annotation = page.annotations.remove(&branch.id);
+                branch.annotated(annotation)
+            }));
+            cursor = page.pagination.and_then(|page| page.next).filter(|_| !is_last);
+            if cursor.is_none() {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The branch with this id.
+    ///
+    /// # Errors
+    /// One that is gone [is missing](ProviderError::is_missing).
+    pub async fn branch(&self, project: &str, id: &str) -> Result<Branch, ProviderError> {
+        let reply = self.get("read a branch", &["projects", project, "branches", id]).send().await?;
+        let OneBranch { branch, annotation } = reply.json()?;
+        Ok(branch.annotated(annotation))
+    }
+
     /// The default branch of `project`.
     ///
     /// # Errors
     /// A project without one, which Neon does not document, is [`ProviderError::Unexpected`].
     pub async fn default_branch(&self, project: &str) -> Result<Branch, ProviderError> {
-        let mut cursor = None;
-        loop {
-            let call = self.get("list the branches", &["projects", project, "branches"]);
-            let query: Vec<_> = [("limit", PAGE.to_owned())]
-                .into_iter()
-                .chain(cursor.take().map(|cursor: String| ("cursor", cursor)))
-                .collect();
-            let reply = call.query(&query).send().await?;
-            let page: Branches = reply.json()?;
-            let is_last = page.branches.is_empty();
-            if let Some(branch) = page.branches.into_iter().find(|branch| branch.default) {
-                return Ok(branch);
-            }
-            cursor = page.pagination.and_then(|page| page.next).filter(|_| !is_last);
-            if cursor.is_none() {
-                return Err(reply.unexpected("no branch is the default one"));
-            }
-        }
+        let (call, what) = ("list the branches", "no branch is the default one");
+        let default = self.branches(project).await?.into_iter().find(|branch| branch.default);
+        default.ok_or(ProviderError::Unexpected { provider: PROVIDER, call, what })
     }
 
     /// The endpoints of a branch.
@@ -116,6 +184,15 @@ impl Neon {
     pub async fn roles(&self, project: &str, branch: &str) -> Result<Vec<Role>, ProviderError> {
         let path = ["projects", project, "branches", branch, "roles"];
         Ok(self.get("list the roles", &path).send().await?.json::<Roles>()?.roles)
+    }
+
+    /// The databases of a branch.
+    ///
+    /// # Errors
+    /// See [`ProviderError`].
+    pub async fn databases(&self, project: &str, branch: &str) -> Result<Vec<Database>, ProviderError> {
+        let path = ["projects", project, "branches", branch, "databases"];
+        Ok(self.get("list the databases", &path).send().await?.json::<Databases>()?.databases)
     }
 
     /// Makes a role of this name, if there is none, and waits until it can log in; its password is read or reset
@@ -137,15 +214,11 @@ impl Neon {
         }
         let path = ["projects", project, "branches", branch, "roles"];
         let body = serde_json::json!({ "role": { "name": name } });
-        let reply = match self.change(patience, || self.post(CALL, &path).json(&body)).await {
+        match self.change(project, CALL, patience, || self.post(CALL, &path).json(&body)).await {
             // Somebody else's request, or ours that was thought lost.
-            Err(ProviderError::Refused { status: 409, .. }) => return self.idle(project, patience).await,
-            reply => reply?,
-        };
-        let changes: Operations = reply.json()?;
-        self.finish(project, &changes.operations, patience)
-            .await
-            .map_err(|error| error.after(super::PROVIDER, CALL))
+            Err(ProviderError::Refused { status: 409, .. }) => self.idle(project, patience).await,
+            reply => reply.map(drop),
+        }
     }
 
     /// Whether `project` keeps the passwords of its roles, so that one can be read again after its reset.
@@ -154,6 +227,12 @@ impl Neon {
     /// See [`ProviderError`].
     pub async fn stores_passwords(&self, project: &str) -> Result<bool, ProviderError> {
         let reply = self.get("read the project", &["projects", project]).send().await?;
-        Ok(reply.json::<One>()?.project.store_passwords)
+        Ok(reply.json::<OneProject>()?.project.store_passwords)
+    }
+}
+
+impl Branch {
+    fn annotated(self, annotation: Option<Annotation>) -> Self {
+        Self { annotations: annotation.map(|annotation| annotation.value).unwrap_or_default(), ..self }
     }
 }

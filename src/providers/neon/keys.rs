@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use super::{Neon, PROVIDER};
 use crate::{
-    providers::{Issued, Issuer, Life, Minted, Probe, ProviderError, Recovered},
+    providers::{Issued, Issuer, Life, Minted, Probe, ProviderError},
     secret::SecretText,
 };
 
@@ -84,11 +84,6 @@ impl Issuer for ApiKeys {
     }
 
     /// By its exact name: the value is shown once, so what is found is a stray.
-    async fn recover(&self, name: &str, _: Option<&SecretText>) -> Result<Recovered, ProviderError> {
-        let strays: Vec<_> = self.list().await?.into_iter().filter(|key| key.name == name).collect();
-        Ok(if strays.is_empty() { Recovered::Nothing } else { Recovered::Strays(strays) })
-    }
-
     async fn revoke(&self, id: &str) -> Result<(), ProviderError> {
         let call = self.neon.delete("revoke an API key", &self.path(Some(id))).repeatable();
         let reply = match call.send().await {

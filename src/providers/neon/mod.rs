@@ -1,17 +1,19 @@
-//! Neon: API keys, passwords of roles, and the operations by which a project changes (API v2).
+//! Neon: API keys, branches, passwords of roles, and the operations by which a project changes (API v2).
 //!
 //! A project makes one change at a time: while an operation of it runs, another change is answered with 423 and not
-//! begun. Changes are neither idempotent nor safe to send again, except after 423, 429 and 503 (Neon's specification,
+//! begun. Changes of one project by this process queue, and those of others are waited out. Changes are neither idempotent nor safe to send again, except after 423, 429 and 503 (Neon's specification,
 //! "general error"). A reply with a password or a connection URI is a secret as a whole.
 
 mod branches;
+mod fork;
 mod keys;
 mod operations;
 mod roles;
 
 use std::{num::NonZero, sync::Arc};
 
-pub use branches::{Branch, Endpoint, Role};
+pub use branches::{Branch, Database, Endpoint, Role};
+pub use fork::Fork;
 pub use keys::{ApiKeys, KeyProbe};
 pub use operations::Operation;
 pub use roles::{RolePassword, Route};
@@ -28,10 +30,11 @@ const PACE: Pace =
 const RULES: Rules =
     Rules { provider: PROVIDER, not_begun: &[423, 503], refusals: &[], codes: &["/code"], paces: &[PACE] };
 
-/// Neon's API with one API key. Clones share connections and rate limits.
+/// Neon's API with one API key. Clones share connections, rate limits, and the queue of each project's changes.
 #[derive(Debug, Clone)]
 pub struct Neon {
     client: Client,
+    turns: operations::Turns,
 }
 
 impl Neon {
@@ -40,13 +43,14 @@ impl Neon {
     /// # Errors
     /// See [`Client::new`].
     pub fn new(url: &str, token: SecretText, manner: Manner) -> Result<Self, BadBase> {
-        Ok(Self { client: Client::new(RULES, url, Auth::Bearer(Arc::new(token)), manner)? })
+        let client = Client::new(RULES, url, Auth::Bearer(Arc::new(token)), manner)?;
+        Ok(Self { client, turns: operations::Turns::default() })
     }
 
     /// The same with another API key: a key is revoked with its successor, which outlives it.
     #[must_use]
     pub fn with_token(&self, token: SecretText) -> Self {
-        Self { client: self.client.with_auth(Auth::Bearer(Arc::new(token))) }
+        Self { client: self.client.with_auth(Auth::Bearer(Arc::new(token))), turns: self.turns.clone() }
     }
 
     fn get(&self, name: &'static str, path: &[&str]) -> Call<'_> {

@@ -1,12 +1,21 @@
 //! Operations: what a change sets going, and what keeps a project from the next one.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
 use serde::{Deserialize, Deserializer, de::Error};
+use tokio::sync::OwnedMutexGuard;
 
 use super::{Neon, PROVIDER};
 use crate::providers::{
     Patience, ProviderError,
     http::{Call, Reply},
 };
+
+/// The status by which a deletion says that there is nothing to delete.
+pub(super) const NO_CONTENT: u16 = 204;
 
 /// How many of a project's operations are looked at, newest first.
 const LATEST: &str = "100";
@@ -53,44 +62,53 @@ struct One {
 }
 
 #[derive(Deserialize)]
-pub(super) struct Operations {
-    pub(super) operations: Vec<Operation>,
+struct Operations {
+    operations: Vec<Operation>,
+}
+
+/// Whose turn it is in each project. Changes of one project queue here, and not at Neon, which would answer all but one
+/// of them with 423 again and again.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Turns(Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>);
+
+impl Turns {
+    /// Waits for a turn; it lasts until the guard is dropped. Whoever has one gives it back within their patience.
+    async fn take(&self, project: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(turns.entry(project.to_owned()).or_default())
+        };
+        turn.lock_owned().await
+    }
 }
 
 impl Neon {
-    /// Waits until every one of these operations of `project` is finished or skipped.
+    /// Changes `project`: waits for its turn among the changes of this process, sends the change as soon as the project
+    /// takes one, and waits until every operation of it is finished. The turn's wait is not of the patience.
     ///
     /// # Errors
-    /// An operation that ended otherwise, or still runs at the deadline, is [`ProviderError::Uncertain`] and names the
-    /// operation: what it was to change may be changed.
-    pub async fn finish(
-        &self,
+    /// When the project took no change until the deadline, its last refusal; then nothing was done. None that comes
+    /// later says so.
+    pub(super) async fn change<'a>(
+        &'a self,
         project: &str,
-        operations: &[Operation],
+        call: &'static str,
         patience: Patience,
-    ) -> Result<(), ProviderError> {
-        let mut left = operations.to_vec();
-        let mut wait = patience.begin();
-        loop {
-            let mut running = Vec::new();
-            for known in &left {
-                let now = self.operation(project, known).await?;
-                match now.progress() {
-                    Progress::Done => {}
-                    Progress::Running => running.push(now),
-                    Progress::Failed => return Err(uncertain(now.shown())),
-                }
-            }
-            left = running;
-            let Some(first) = left.first() else { return Ok(()) };
-            if !wait.pause().await {
-                return Err(uncertain(first.shown()));
-            }
+        change: impl Fn() -> Call<'a> + Send + Sync,
+    ) -> Result<Reply, ProviderError> {
+        let _turn = self.turns.take(project).await;
+        let reply = self.send(patience, change).await?;
+        if reply.status() != NO_CONTENT {
+            let begun: Operations = reply.json()?;
+            let finished = self.finish(project, &begun.operations, patience).await;
+            finished.map_err(|error| error.after(PROVIDER, call))?;
         }
+        Ok(reply)
     }
 
-    /// Waits until no operation of `project` runs.
+    /// Waits until no operation of `project` runs, in a turn of its own: changes of this process don't keep it waiting.
     pub(super) async fn idle(&self, project: &str, patience: Patience) -> Result<(), ProviderError> {
+        let _turn = self.turns.take(project).await;
         let mut wait = patience.begin();
         loop {
             let call = self.get("list the operations", &["projects", project, "operations"]);
@@ -105,11 +123,7 @@ impl Neon {
         }
     }
 
-    /// Sends a change as soon as the project takes one.
-    ///
-    /// # Errors
-    /// The last refusal when it took none until the deadline; then nothing was done.
-    pub(super) async fn change<'a>(
+    async fn send<'a>(
         &'a self,
         patience: Patience,
         change: impl Fn() -> Call<'a> + Send + Sync,
@@ -127,6 +141,32 @@ impl Neon {
                 return Err(busy);
             }
         }
+    }
+
+    /// Waits until every one of these operations is finished or skipped. They run one after the other, so only the
+    /// first that may still run is asked about.
+    ///
+    /// # Errors
+    /// An operation that ended otherwise, or still runs at the deadline, is [`ProviderError::Uncertain`] and names the
+    /// operation: what it was to change may be changed.
+    async fn finish(
+        &self,
+        project: &str,
+        operations: &[Operation],
+        patience: Patience,
+    ) -> Result<(), ProviderError> {
+        let mut wait = patience.begin();
+        for known in operations {
+            loop {
+                let now = self.operation(project, known).await?;
+                match now.progress() {
+                    Progress::Done => break,
+                    Progress::Running if wait.pause().await => {}
+                    Progress::Running | Progress::Failed => return Err(uncertain(now.shown())),
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn operation(&self, project: &str, known: &Operation) -> Result<Operation, ProviderError> {

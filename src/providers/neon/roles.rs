@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use url::Url;
 
-use super::{Neon, PROVIDER, operations::Operation};
+use super::{Neon, PROVIDER};
 use crate::{
     providers::{
         Issued, Issuer, Minted, Patience, ProviderError, Recovered,
@@ -15,6 +15,9 @@ use crate::{
 
 const READ: &str = "read the connection URI";
 const RESET: &str = "reset the password of a role";
+
+/// PostgreSQL lets nobody make a role whose name begins like this.
+const NO_ROLE: &str = "pg_no_role_of_this_name";
 
 /// Whether a URL leads through Neon's pooler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +44,8 @@ impl Route {
 /// longer; all connections to the branch are dropped. Children of the branch keep their own passwords.
 ///
 /// Its ids, `role:NAME`, name the role and not the password: revoking resets the role's password once more, whichever
-/// it is, and forgets the new one. After a reset in place there is nothing to revoke. With alternate roles it is the
-/// role that is no longer used.
+/// it is, and forgets the new one; so it is for any role of the branch whose new password nobody needs. After a reset in
+/// place there is nothing to revoke. With alternate roles it is the role that is no longer used.
 #[derive(Debug, Clone)]
 pub struct RolePassword {
     /// Neon's API.
@@ -66,7 +69,6 @@ pub struct RolePassword {
 #[derive(Deserialize)]
 struct Reset {
     role: Password,
-    operations: Vec<Operation>,
 }
 
 #[derive(Deserialize)]
@@ -86,15 +88,18 @@ impl RolePassword {
     /// None that comes after the reset was taken says that nothing was done.
     async fn reset(&self, role: &str) -> Result<Option<SecretText>, ProviderError> {
         let path = ["projects", &self.project, "branches", &self.branch, "roles", role, "reset_password"];
-        let reply = self.neon.change(self.patience, || self.neon.post(RESET, &path)).await?;
-        let reset: Reset = reply.json()?;
-        let finished = self.neon.finish(&self.project, &reset.operations, self.patience).await;
-        finished.map_err(|error| error.after(PROVIDER, RESET))?;
-        Ok(reset.role.password)
+        let change = || self.neon.post(RESET, &path);
+        let reply = self.neon.change(&self.project, RESET, self.patience, change).await?;
+        Ok(reply.json::<Reset>()?.role.password)
     }
 
-    /// The URL with the password that Neon has now, or `None` where it keeps none.
-    async fn uri(&self) -> Result<Option<SecretText>, ProviderError> {
+    /// The URL with the password that Neon has now, or `None` where it keeps none. While a reset runs, that is a
+    /// password that does not work yet.
+    ///
+    /// # Errors
+    /// One that [is missing](ProviderError::is_missing) says that the project, the branch, its endpoint or the role is
+    /// gone.
+    pub async fn read(&self) -> Result<Option<SecretText>, ProviderError> {
         let mut query =
             vec![("branch_id", &*self.branch), ("database_name", &self.database), ("role_name", &self.role)];
         query.extend(self.endpoint.as_deref().map(|endpoint| ("endpoint_id", endpoint)));
@@ -133,6 +138,22 @@ impl RolePassword {
     }
 }
 
+impl Neon {
+    /// Whether this key may reset passwords on a branch: it asks for a reset of a role that there can't be.
+    ///
+    /// # Errors
+    /// [`ProviderError::Unauthorized`] if it may not. A branch that is gone [is missing](ProviderError::is_missing).
+    pub async fn may_change(&self, project: &str, branch: &str) -> Result<(), ProviderError> {
+        self.branch(project, branch).await?;
+        let path = ["projects", project, "branches", branch, "roles", NO_ROLE, "reset_password"];
+        // Whatever else it is refused for, the key was let in.
+        match self.post(RESET, &path).repeatable().send().await {
+            Err(ProviderError::Refused { .. }) => Ok(()),
+            reply => reply.map(drop),
+        }
+    }
+}
+
 #[async_trait]
 impl Issuer for RolePassword {
     /// The roles of the branch.
@@ -151,7 +172,7 @@ impl Issuer for RolePassword {
     async fn mint(&self, _: &str) -> Result<Minted, ProviderError> {
         let fresh = self.reset(&self.role).await?;
         let value = async {
-            let uri = self.uri().await?;
+            let uri = self.read().await?;
             let Some(fresh) = fresh else { return Ok(uri) };
             let uri = match uri {
                 Some(uri) => uri,
@@ -170,7 +191,7 @@ impl Issuer for RolePassword {
     /// only another reset helps.
     async fn recover(&self, _: &str, old: Option<&SecretText>) -> Result<Recovered, ProviderError> {
         self.neon.idle(&self.project, self.patience).await?;
-        Ok(match (self.uri().await?, old) {
+        Ok(match (self.read().await?, old) {
             (Some(value), Some(old)) if !is_same(&value, old) => {
                 Recovered::Value(Minted { id: self.id(), value })
             }

@@ -4,8 +4,9 @@ use super::{
     Deadline, KeySight, Place, PlaceLook, SecretSight, Sight, Value, ValueLook, Which, expected::expected,
 };
 use crate::{
+    journal::{Owner, Vault},
     rotation::{
-        Estate, RotationError, SecretName, Standing, Vault,
+        Estate, RotationError, SecretName, Standing,
         recipe::{Action, LocationName},
         state::Event,
     },
@@ -88,7 +89,9 @@ async fn value(
 ) -> ValueLook {
     let Some(probe) = secret.probe() else { return ValueLook::NoProbe };
     let sealed = credential.sealed.as_deref().zip(vault);
-    let Some(value) = sealed.and_then(|(sealed, vault)| vault.open(&credential.credential_id, sealed)) else {
+    let Some(value) =
+        sealed.and_then(|(sealed, vault)| vault.open(Owner::Credential(&credential.credential_id), sealed))
+    else {
         return ValueLook::NotKnown;
     };
     match estate.probe(probe) {

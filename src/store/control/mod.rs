@@ -12,6 +12,7 @@ pub(super) mod audit;
 pub(super) mod fences;
 pub(super) mod quarantine;
 pub(super) mod registry;
+pub(super) mod reprovisions;
 pub(super) mod retirements;
 pub(super) mod rewraps;
 pub(super) mod rotations;
@@ -33,9 +34,10 @@ macro_rules! prelude {
         use $crate::store::{
             AuditEvent, AuditHead, AuditLog, AuditRecord, Begun, Blocker, Checkpoint, Claim, Credential,
             CredentialChange, CredentialState, DataKeyState, Fence, FenceMode, FenceRule, Fences, Heartbeat,
-            KeyKind, KeyRange, Lease, NewRecord, NewRetirement, NewRotation, NewRun, Orders, Paused, Process,
-            Quarantine, Quarantined, Registry, Retirement, Retirements, Rewraps, RotationLease,
-            RotationRecord, RotationRow, Rotations, RowKey, RowRate, RunRow, RunState, Runs, Setting,
+            KeyKind, KeyRange, Lease, NewRecord, NewReprovision, NewRetirement, NewRotation, NewRun, NewSaga,
+            Orders, Paused, Process, Quarantine, Quarantined, Registry, ReprovisionLease, ReprovisionRow,
+            Reprovisions, Retirement, Retirements, Rewraps, RotationLease, RotationRecord, RotationRow,
+            Rotations, RowKey, RowRate, RunRow, RunState, Runs, SagaCount, SagaRow, SagaState, Setting,
             ShardCount, Shards, Staging, Stagings, StaleWrites, Steering, StoreError, Tally, Target,
             Verification, Verifications, WrappedDataKey,
         };

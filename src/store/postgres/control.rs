@@ -50,6 +50,7 @@ macro_rules! persistent {
 
 control::prelude!(Postgres, Postgres);
 control::registry::registry!(Postgres);
+control::reprovisions::reprovisions!(Postgres);
 control::rewraps::rewraps!(Postgres);
 control::rotations::rotations!(Postgres);
 control::runs::runs!(Postgres);

@@ -24,6 +24,7 @@ mod standby;
 mod survey;
 mod swap;
 mod table;
+mod tenants;
 
 pub use connect::Tls;
 

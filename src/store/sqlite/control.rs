@@ -35,6 +35,7 @@ use nothing as skip_locked;
 
 control::prelude!(Sqlite, Sqlite);
 control::registry::registry!(Sqlite);
+control::reprovisions::reprovisions!(Sqlite);
 control::rewraps::rewraps!(Sqlite);
 control::rotations::rotations!(Sqlite);
 control::runs::runs!(Sqlite);

@@ -20,6 +20,7 @@ fn migrator() -> Migrator {
         (5, "retire", include_str!("../../../migrations/sqlite/0005_retire.sql")),
         (6, "staged", include_str!("../../../migrations/sqlite/0006_staged.sql")),
         (7, "rotations", include_str!("../../../migrations/sqlite/0007_rotations.sql")),
+        (8, "reprovision", include_str!("../../../migrations/sqlite/0008_reprovision.sql")),
     ];
     let migrations = migrations
         .into_iter()

@@ -31,6 +31,7 @@ mod standby;
 mod survey;
 mod swap;
 mod table;
+mod tenants;
 
 /// How a transaction begins that reads: its snapshot is taken by its first statement.
 const BEGIN_READ: &str = "BEGIN";

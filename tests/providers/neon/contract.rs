@@ -1,17 +1,15 @@
 //! Client and stand-in, both held to Neon's own specification.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use reqwest::Method;
 use reseal::providers::{
     Issuer, Probe, Recovered,
-    neon::{ApiKeys, KeyProbe, Neon, RolePassword},
+    neon::{ApiKeys, Fork, KeyProbe, Neon, RolePassword},
 };
-use serde_json::json;
 
 use super::{
     super::at_hand::{PATIENCE, assert_dead, assert_live, manner, secret},
-    ask, owner, url,
+    owner, url,
 };
 use crate::support::{
     prism::Prism,
@@ -49,15 +47,26 @@ async fn every_call_and_reply_is_as_neon_specifies() {
     owner.mint("unused").await.unwrap();
     owner.revoke("role:cp_b").await.unwrap();
 
-    neon.set(|knobs| knobs.operation_time = Duration::ZERO);
-    let branch = client.default_branch(PROJECT).await.unwrap();
-    let wanted = json!({ "branch": { "name": "tenant-1", "parent_id": branch.id }, "endpoints": [{ "type": "read_write" }] });
-    let (status, made) = ask(&neon, prism.url(), Method::POST, "branches", Some(&wanted)).await;
-    assert_eq!(status, 201, "{made}");
-    let path = format!("branches/{}", made["branch"]["id"].as_str().unwrap());
-    assert_eq!(ask(&neon, prism.url(), Method::POST, "branches", Some(&wanted)).await.0, 409);
-    assert_eq!(ask(&neon, prism.url(), Method::GET, &path, None).await.0, 200);
-    assert_eq!(ask(&neon, prism.url(), Method::DELETE, &path, None).await.0, 200);
-    assert_eq!(ask(&neon, prism.url(), Method::DELETE, &path, None).await.0, 204);
+    neon.set(|knobs| knobs.page = 1);
+    let main = client.default_branch(PROJECT).await.unwrap();
+    let annotations = BTreeMap::from([("reseal_run".to_owned(), "1".to_owned())]);
+    let wanted = Fork { name: "t-1-g2", parent: None, annotations };
+    for _ in 0..2 {
+        let branch = client.fork(PROJECT, &wanted, PATIENCE).await.unwrap();
+        assert_eq!(branch.parent_id.as_deref(), Some(&*main.id));
+    }
+    let [_, branch] = &client.branches(PROJECT).await.unwrap()[..] else { panic!("two branches") };
+    assert_eq!(client.branch(PROJECT, &branch.id).await.unwrap(), *branch);
+    assert_eq!(client.databases(PROJECT, &branch.id).await.unwrap()[0].owner_name, ROLE);
+    client.may_change(PROJECT, &branch.id).await.unwrap();
+    assert!(client.may_change(PROJECT, "br-none").await.unwrap_err().is_missing());
+    assert!(client.delete_branch(PROJECT, &main.id, PATIENCE).await.is_err());
+    let [endpoint] = &client.endpoints(PROJECT, &branch.id).await.unwrap()[..] else { panic!("an endpoint") };
+    for _ in 0..2 {
+        client.delete_endpoint(PROJECT, &endpoint.id, PATIENCE).await.unwrap();
+    }
+    for _ in 0..2 {
+        client.delete_branch(PROJECT, &branch.id, PATIENCE).await.unwrap();
+    }
     assert_eq!(prism.violations(), [""; 0]);
 }

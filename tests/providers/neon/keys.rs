@@ -102,7 +102,7 @@ async fn what_is_no_refusal_of_the_key_is_unknown() {
 #[tokio::test]
 async fn a_rate_limit_is_waited_out() {
     let neon = StandIn::start();
-    neon.set(|knobs| knobs.rate = Some(3));
+    neon.set(|knobs| knobs.rate = Some((3.0, 3.0)));
     let keys = keys(&neon);
     for _ in 0..5 {
         keys.list().await.unwrap();

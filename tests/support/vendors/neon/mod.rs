@@ -1,13 +1,18 @@
 //! Neon: API keys, and projects that change one operation at a time.
 //!
-//! With a real PostgreSQL behind it, the home project's roles are roles of that cluster: a reset password begins to
-//! work there when its operation finishes, and drops the role's sessions, as Neon does.
+//! Its endpoints are names that nobody can log in at, unless it has [computes](Neon::with_computes), or a real
+//! PostgreSQL is [behind](Neon::behind) a branch: then the branch's roles are roles of that cluster, a reset password
+//! begins to work there when its operation finishes, and drops the role's sessions, as Neon does.
 
+mod branches;
+mod compute;
 mod keys;
 mod projects;
+mod tenants;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard},
     time::{Duration, Instant},
 };
@@ -15,13 +20,15 @@ use std::{
 use axum::{
     Json, Router,
     extract::{Request, State as Extract},
-    http::{StatusCode, header::AUTHORIZATION},
+    http::{Method, StatusCode, header::AUTHORIZATION},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
 };
 use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use self::compute::Computes;
+pub(crate) use self::tenants::Tenant;
 use super::{Vendor, fresh};
 use crate::support::postgres::TempPostgres;
 
@@ -45,8 +52,14 @@ pub(crate) struct Knobs {
     pub(crate) failing_operations: usize,
     /// Whether passwords can be read again.
     pub(crate) stores_passwords: bool,
-    /// Requests a second.
-    pub(crate) rate: Option<usize>,
+    /// Requests a second, and at once.
+    pub(crate) rate: Option<(f64, f64)>,
+    /// The next lists of branches lack the newest one.
+    pub(crate) stale_branches: usize,
+    /// The next lists of branches are empty.
+    pub(crate) empty_branches: usize,
+    /// The most branches on a page, whatever is asked for.
+    pub(crate) page: usize,
 }
 
 /// A running Neon.
@@ -54,6 +67,7 @@ pub(crate) struct Neon {
     pub(crate) vendor: Vendor,
     state: Shared,
     token: String,
+    _computes: Option<Computes>,
 }
 
 type Shared = Arc<Mutex<State>>;
@@ -62,8 +76,12 @@ struct State {
     knobs: Knobs,
     keys: Vec<Key>,
     projects: BTreeMap<String, Project>,
-    behind: Option<(&'static TempPostgres, String)>,
-    second: (Instant, usize),
+    /// The port of all computes.
+    port: Option<u16>,
+    /// Project and branch of the endpoint at an address.
+    addresses: HashMap<Ipv4Addr, (String, String)>,
+    /// How many requests may come at once, and since when.
+    allowance: (f64, Instant),
 }
 
 struct Key {
@@ -73,6 +91,8 @@ struct Key {
     created: String,
     last_used: Option<String>,
     organization: Option<String>,
+    /// Whether it may only read.
+    reads: bool,
     /// How many requests are still let in, once it is revoked.
     revoked: Option<usize>,
 }
@@ -87,8 +107,35 @@ struct Branch {
     id: String,
     name: String,
     parent: Option<String>,
-    endpoints: Vec<String>,
+    protected: bool,
+    /// Whether its deletion was asked for: the API knows it no more, its computes go on to the end of the operations.
+    leaving: bool,
+    annotations: BTreeMap<String, String>,
+    endpoints: Vec<Endpoint>,
     roles: Vec<Role>,
+    /// Names and owners.
+    databases: Vec<(String, String)>,
+    /// What was written to it, and to its ancestors before it was forked.
+    data: Vec<String>,
+    /// How many sessions of others its computes have.
+    sessions: u64,
+    behind: Option<Behind>,
+}
+
+/// A real database in a branch's place.
+struct Behind {
+    cluster: &'static TempPostgres,
+    database: String,
+}
+
+struct Endpoint {
+    id: String,
+    /// As the API shows it.
+    host: String,
+    /// Whether its compute has started.
+    up: bool,
+    /// As of a branch.
+    leaving: bool,
 }
 
 #[derive(Clone)]
@@ -98,6 +145,9 @@ struct Role {
     password: String,
     /// As the compute takes it.
     works: String,
+    logs_in: bool,
+    /// Made by SQL: the API does not know it.
+    by_sql: bool,
 }
 
 struct Operation {
@@ -110,15 +160,22 @@ struct Operation {
 impl Neon {
     /// One with a project and a key to begin with.
     pub(crate) fn start() -> Self {
-        Self::launch(None, ROLE, None)
+        Self::launch(None)
+    }
+
+    /// One whose endpoints are servers that speak PostgreSQL's protocol.
+    pub(crate) fn with_computes() -> Self {
+        Self::launch(Some(Computes::bind()))
     }
 
     /// One whose home project is `database` of a cluster, where `role` logs in with `password`.
     pub(crate) fn over(cluster: &'static TempPostgres, database: &str, role: &str, password: &str) -> Self {
-        Self::launch(Some((cluster, database.to_owned())), role, Some(password))
+        let neon = Self::start();
+        neon.behind(BRANCH, cluster, database, role, password);
+        neon
     }
 
-    fn launch(behind: Option<(&'static TempPostgres, String)>, role: &str, password: Option<&str>) -> Self {
+    fn launch(computes: Option<(std::net::TcpListener, u16)>) -> Self {
         let knobs = Knobs {
             stale_lists: 0,
             late_revocation: 0,
@@ -126,29 +183,48 @@ impl Neon {
             failing_operations: 0,
             stores_passwords: true,
             rate: None,
+            stale_branches: 0,
+            empty_branches: 0,
+            page: usize::MAX,
         };
-        let mut state =
-            State { knobs, keys: Vec::new(), projects: BTreeMap::new(), behind, second: (Instant::now(), 0) };
+        let mut state = State {
+            knobs,
+            keys: Vec::new(),
+            projects: BTreeMap::new(),
+            port: computes.as_ref().map(|(_, port)| *port),
+            addresses: HashMap::new(),
+            allowance: (0.0, Instant::now()),
+        };
         let token = state.mint("bootstrap", None).value.clone();
-        let password = password.map_or_else(|| fresh::value("npg_"), str::to_owned);
-        let main = Branch {
-            id: BRANCH.to_owned(),
-            name: "main".to_owned(),
-            parent: None,
-            endpoints: vec![ENDPOINT.to_owned()],
-            roles: vec![Role { name: role.to_owned(), works: password.clone(), password }],
-        };
-        let home = Project { branches: vec![main], operations: Vec::new() };
-        state.projects.insert(PROJECT.to_owned(), home);
+        state.found(PROJECT, BRANCH, ENDPOINT);
         let state = Arc::new(Mutex::new(state));
-        let router = Router::new().merge(keys::routes()).merge(projects::routes());
+        let router = Router::new().merge(keys::routes()).merge(projects::routes()).merge(branches::routes());
         let router = router.layer(from_fn_with_state(state.clone(), admit)).with_state(state.clone());
-        Self { vendor: Vendor::serve(router), state, token }
+        let computes = computes.map(|(listener, _)| Computes::serve(listener, state.clone()));
+        Self { vendor: Vendor::serve(router), state, token, _computes: computes }
     }
 
     /// The key that there is from the beginning.
     pub(crate) fn token(&self) -> &str {
         &self.token
+    }
+
+    /// Another one, which may only read.
+    pub(crate) fn reading_token(&self) -> String {
+        let mut state = locked(&self.state);
+        let value = state.mint("reads", None).value.clone();
+        let key = state.keys.last_mut().expect("just minted");
+        key.reads = true;
+        value
+    }
+
+    /// Refuses what is over the documented limits, or so many times them: 700 requests a minute, and 40 at once. What
+    /// left a client within them may come in a heap, a quarter of a second late.
+    pub(crate) fn limit_rate(&self, times: f64) {
+        let rate = times * 700.0 / 60.0;
+        let burst = times * 40.0 + rate / 4.0;
+        self.set(|knobs| knobs.rate = Some((rate, burst)));
+        locked(&self.state).allowance = (burst, Instant::now());
     }
 
     /// Turns knobs.
@@ -179,9 +255,9 @@ impl Neon {
         role.expect("a role of the home branch").works.clone()
     }
 
-    /// The names of the home project's branches.
-    pub(crate) fn branches(&self) -> Vec<String> {
-        locked(&self.state).projects[PROJECT].branches.iter().map(|branch| branch.name.clone()).collect()
+    /// The names of a project's branches.
+    pub(crate) fn branches(&self, project: &str) -> Vec<String> {
+        locked(&self.state).projects[project].branches.iter().map(|branch| branch.name.clone()).collect()
     }
 }
 
@@ -189,18 +265,21 @@ impl State {
     fn mint(&mut self, name: &str, organization: Option<String>) -> &Key {
         let (id, value) = (160_000 + fresh::number(), fresh::value("napi_"));
         let (created, name) = (now(), name.to_owned());
-        self.keys.push(Key { id, value, name, created, last_used: None, organization, revoked: None });
+        let key =
+            Key { id, value, name, created, last_used: None, organization, reads: false, revoked: None };
+        self.keys.push(key);
         self.keys.last().expect("just pushed")
     }
 
     /// Whether this request is let in; an error to answer otherwise.
-    fn admit(&mut self, token: Option<&str>) -> Result<(), Refusal> {
-        if self.second.0.elapsed() >= Duration::from_secs(1) {
-            self.second = (Instant::now(), 0);
-        }
-        self.second.1 += 1;
-        if self.knobs.rate.is_some_and(|rate| self.second.1 > rate) {
-            return Err(error(429, "too many requests"));
+    fn admit(&mut self, token: Option<&str>, method: &Method) -> Result<(), Refusal> {
+        if let Some((rate, burst)) = self.knobs.rate {
+            let (left, since) = self.allowance;
+            let left = (left + since.elapsed().as_secs_f64() * rate).min(burst);
+            self.allowance = ((left - 1.0).max(0.0), Instant::now());
+            if left < 1.0 {
+                return Err(error(429, "too many requests"));
+            }
         }
         let known = self.keys.iter_mut().find(|key| Some(&*key.value) == token);
         let Some(key) = known.filter(|key| key.revoked != Some(0)) else {
@@ -208,6 +287,9 @@ impl State {
         };
         key.revoked = key.revoked.map(|left| left - 1);
         key.last_used = Some(now());
+        if key.reads && method != Method::GET {
+            return Err(error(403, "this key may not change anything"));
+        }
         Ok(())
     }
 }
@@ -215,7 +297,7 @@ impl State {
 async fn admit(Extract(state): Extract<Shared>, request: Request, next: Next) -> Response {
     let header = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token = header.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
-    let admitted = locked(&state).admit(token.as_deref());
+    let admitted = locked(&state).admit(token.as_deref(), request.method());
     match admitted {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),

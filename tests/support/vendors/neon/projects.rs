@@ -1,4 +1,4 @@
-//! Projects: branches, endpoints, roles, and the operations that change them.
+//! Projects: endpoints, roles, databases, and the operations that change them.
 
 use std::{collections::HashMap, thread};
 
@@ -7,19 +7,19 @@ use axum::{
     extract::{Path, Query, State as Extract},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use serde_json::{Value, json};
 
 use super::{
-    super::fresh, Branch, DATABASE, Operation, PROJECT, Project, Refusal, Role, Shared, State, error, locked,
+    super::fresh, Behind, Branch, Endpoint, Operation, Project, Refusal, Role, Shared, State, error, locked,
     now,
 };
 
-const REGION: &str = "eu-central-1.aws.neon.tech";
+pub(super) const REGION: &str = "eu-central-1.aws.neon.tech";
 
 /// What an operation does when it finishes.
-type Effect = Box<dyn FnOnce(&mut State) + Send>;
+pub(super) type Effect = Box<dyn FnOnce(&mut State) + Send>;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
@@ -28,31 +28,32 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/projects/{p}/operations", get(operations))
         .route("/projects/{p}/operations/{o}", get(operation))
         .route("/projects/{p}/connection_uri", get(connection_uri))
-        .route("/projects/{p}/branches", get(branches).post(create_branch))
-        .route("/projects/{p}/branches/{b}", get(branch).delete(delete_branch))
         .route("/projects/{p}/branches/{b}/endpoints", get(endpoints))
+        .route("/projects/{p}/endpoints/{e}", delete(delete_endpoint))
+        .route("/projects/{p}/branches/{b}/databases", get(databases))
         .route("/projects/{p}/branches/{b}/roles", get(roles).post(create_role))
         .route("/projects/{p}/branches/{b}/roles/{r}/reset_password", post(reset_password))
-        .route("/projects/{p}/branches/{b}/roles/{r}/reveal_password", get(reveal_password))
 }
 
 impl State {
-    fn project(&mut self, id: &str) -> Result<&mut Project, Refusal> {
+    pub(super) fn project(&mut self, id: &str) -> Result<&mut Project, Refusal> {
         self.projects.get_mut(id).ok_or_else(|| error(404, "project not found"))
     }
 
-    fn branch(&mut self, project: &str, id: &str) -> Result<&mut Branch, Refusal> {
-        let branch = self.project(project)?.branches.iter_mut().find(|branch| branch.id == id);
+    pub(super) fn branch(&mut self, project: &str, id: &str) -> Result<&mut Branch, Refusal> {
+        let mut branch = self.project(project)?.branches.iter_mut();
+        let branch = branch.find(|branch| branch.id == id && !branch.leaving);
         branch.ok_or_else(|| error(404, "branch not found"))
     }
 
     fn role(&mut self, project: &str, branch: &str, name: &str) -> Result<&mut Role, Refusal> {
-        let role = self.branch(project, branch)?.roles.iter_mut().find(|role| role.name == name);
+        let mut role = self.branch(project, branch)?.roles.iter_mut();
+        let role = role.find(|role| role.name == name && !role.by_sql);
         role.ok_or_else(|| error(404, "role not found"))
     }
 
     /// Refuses a change while another runs.
-    fn free(&mut self, project: &str) -> Result<(), Refusal> {
+    pub(super) fn free(&mut self, project: &str) -> Result<(), Refusal> {
         let busy = self.project(project)?.operations.iter().any(|operation| operation.status == "running");
         let why = "project already has running conflicting operations, scheduling of new ones is prohibited";
         if busy { Err(error(423, why)) } else { Ok(()) }
@@ -63,21 +64,21 @@ impl State {
         let Ok(role) = self.role(project, branch, name) else { return };
         role.works.clone_from(&role.password);
         let password = role.works.clone();
-        if let Some((cluster, database)) =
-            self.behind.as_ref().filter(|_| (project, branch) == (PROJECT, super::BRANCH))
-        {
-            let change = if is_new { "CREATE" } else { "ALTER" };
-            cluster.execute(&format!("{change} ROLE {name} LOGIN PASSWORD '{password}'"));
-            cluster.execute(&format!(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
-                 WHERE datname = '{database}' AND usename <> 'postgres'"
-            ));
-        }
+        let Ok(Branch { behind: Some(Behind { cluster, database }), .. }) = self.branch(project, branch)
+        else {
+            return;
+        };
+        let change = if is_new { "CREATE" } else { "ALTER" };
+        cluster.execute(&format!("{change} ROLE {name} LOGIN PASSWORD '{password}'"));
+        cluster.execute(&format!(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
+             WHERE datname = '{database}' AND usename <> 'postgres'"
+        ));
     }
 }
 
 /// Begins operations, and shows them; the last one's end has the effect.
-fn begin(
+pub(super) fn begin(
     shared: &Shared,
     state: &mut State,
     project: &str,
@@ -144,9 +145,14 @@ fn shown_project(id: &str, state: &State) -> Value {
     })
 }
 
-async fn operations(Extract(state): Extract<Shared>, Path(p): Path<String>) -> Result<Response, Refusal> {
+async fn operations(
+    Extract(state): Extract<Shared>,
+    Path(p): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+) -> Result<Response, Refusal> {
+    let limit = query.get("limit").and_then(|limit| limit.parse().ok()).unwrap_or(50);
     let mut state = locked(&state);
-    let newest = state.project(&p)?.operations.iter().rev();
+    let newest = state.project(&p)?.operations.iter().rev().take(limit);
     let shown: Vec<_> = newest.map(|operation| shown_operation(&p, operation)).collect();
     Ok(Json(json!({ "operations": shown })).into_response())
 }
@@ -156,7 +162,7 @@ async fn operation(
     Path((p, o)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let mut state = locked(&state);
-    let operation = state.project(&p)?.operations.iter().find(|operation| operation.id == o);
+    let operation = state.project(&p)?.operations.iter().rev().find(|operation| operation.id == o);
     let operation = operation.ok_or_else(|| error(404, "operation not found"))?;
     Ok(Json(json!({ "operation": shown_operation(&p, operation) })).into_response())
 }
@@ -169,115 +175,19 @@ fn shown_operation(project: &str, operation: &Operation) -> Value {
     })
 }
 
-async fn branches(Extract(state): Extract<Shared>, Path(p): Path<String>) -> Result<Response, Refusal> {
-    let mut state = locked(&state);
-    let shown: Vec<_> = state.project(&p)?.branches.iter().map(|branch| shown_branch(&p, branch)).collect();
-    Ok(Json(json!({ "branches": shown, "annotations": {}, "pagination": {} })).into_response())
-}
-
-async fn branch(
-    Extract(state): Extract<Shared>,
-    Path((p, b)): Path<(String, String)>,
-) -> Result<Response, Refusal> {
-    let mut state = locked(&state);
-    let branch = shown_branch(&p, state.branch(&p, &b)?);
-    let annotation = json!({ "object": { "type": "console/branch", "id": b }, "value": {} });
-    Ok(Json(json!({ "branch": branch, "annotation": annotation })).into_response())
-}
-
-fn shown_branch(project: &str, branch: &Branch) -> Value {
-    let mut shown = json!({
-        "id": branch.id, "project_id": project, "name": branch.name, "current_state": "ready",
-        "state_changed_at": now(), "creation_source": "console", "created_at": now(), "updated_at": now(),
-        "default": branch.parent.is_none(), "protected": false, "cpu_used_sec": 0, "active_time_seconds": 0,
-        "compute_time_seconds": 0, "written_data_bytes": 0, "data_transfer_bytes": 0,
-    });
-    if let Some(parent) = &branch.parent {
-        shown["parent_id"] = json!(parent);
-    }
-    shown
-}
-
-async fn create_branch(
-    Extract(shared): Extract<Shared>,
-    Path(p): Path<String>,
-    body: Option<Json<Value>>,
-) -> Result<Response, Refusal> {
-    let body = body.map_or(Value::Null, |Json(body)| body);
-    let mut state = locked(&shared);
-    state.free(&p)?;
-    let tag = fresh::value("");
-    let name = body["branch"]["name"].as_str().map_or_else(|| format!("branch-{tag}"), str::to_owned);
-    let all = &state.project(&p)?.branches;
-    if all.iter().any(|branch| branch.name == name) {
-        return Err(error(409, "A branch with the provided name already exists"));
-    }
-    let parent = match body["branch"]["parent_id"].as_str() {
-        Some(id) => all.iter().find(|branch| branch.id == id),
-        None => all.iter().find(|branch| branch.parent.is_none()),
-    };
-    let parent = parent.ok_or_else(|| error(404, "branch not found"))?;
-    let wanted = body["endpoints"].as_array().map_or(0, Vec::len);
-    let branch = Branch {
-        id: format!("br-{tag}"),
-        name,
-        parent: Some(parent.id.clone()),
-        endpoints: (0..wanted).map(|at| format!("ep-{tag}-{at}")).collect(),
-        // With the same passwords: the parent is not protected.
-        roles: parent.roles.clone(),
-    };
-    let (id, shown) = (branch.id.clone(), shown_branch(&p, &branch));
-    let endpoints: Vec<_> =
-        branch.endpoints.iter().map(|endpoint| shown_endpoint(&p, &id, endpoint)).collect();
-    let roles: Vec<_> = branch.roles.iter().map(|role| shown_role(&id, role, None)).collect();
-    state.project(&p)?.branches.push(branch);
-    let actions: &[_] = if wanted > 0 { &["create_branch", "start_compute"] } else { &["create_branch"] };
-    let operations = begin(&shared, &mut state, &p, &id, actions, Box::new(|_| {}));
-    let database = json!({
-        "id": 1, "branch_id": id, "name": DATABASE, "owner_name": super::ROLE, "created_at": now(), "updated_at": now(),
-    });
-    let made = json!({
-        "branch": shown, "endpoints": endpoints, "operations": operations, "roles": roles, "databases": [database],
-    });
-    Ok((StatusCode::CREATED, Json(made)).into_response())
-}
-
-async fn delete_branch(
-    Extract(shared): Extract<Shared>,
-    Path((p, b)): Path<(String, String)>,
-) -> Result<Response, Refusal> {
-    let mut state = locked(&shared);
-    let all = &state.project(&p)?.branches;
-    let Some(branch) = all.iter().find(|branch| branch.id == b) else {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    };
-    let shown = shown_branch(&p, branch);
-    let children: Vec<_> =
-        all.iter().filter(|one| one.parent.as_ref() == Some(&b)).map(|one| &*one.id).collect();
-    if branch.parent.is_none() {
-        return Err(error(422, "cannot delete the default branch"));
-    } else if !children.is_empty() {
-        return Err(error(422, &format!("cannot delete branch that has children: {}", children.join(", "))));
-    }
-    state.free(&p)?;
-    state.project(&p)?.branches.retain(|branch| branch.id != b);
-    let operations =
-        begin(&shared, &mut state, &p, &b, &["suspend_compute", "delete_timeline"], Box::new(|_| {}));
-    Ok(Json(json!({ "branch": shown, "operations": operations })).into_response())
-}
-
 async fn endpoints(
     Extract(state): Extract<Shared>,
     Path((p, b)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let mut state = locked(&state);
-    let all = state.branch(&p, &b)?.endpoints.iter().map(|id| shown_endpoint(&p, &b, id));
+    let all = state.branch(&p, &b)?.endpoints.iter().filter(|one| !one.leaving);
+    let all = all.map(|one| shown_endpoint(&p, &b, one));
     Ok(Json(json!({ "endpoints": all.collect::<Vec<_>>() })).into_response())
 }
 
-fn shown_endpoint(project: &str, branch: &str, id: &str) -> Value {
+pub(super) fn shown_endpoint(project: &str, branch: &str, endpoint: &Endpoint) -> Value {
     json!({
-        "host": format!("{id}.{REGION}"), "id": id, "project_id": project, "branch_id": branch,
+        "host": endpoint.host, "id": endpoint.id, "project_id": project, "branch_id": branch,
         "region_id": "aws-eu-central-1", "autoscaling_limit_min_cu": 0.25, "autoscaling_limit_max_cu": 1,
         "type": "read_write", "current_state": "active", "pooler_enabled": false, "pooler_mode": "transaction",
         "disabled": false, "passwordless_access": true, "creation_source": "console", "created_at": now(),
@@ -286,16 +196,50 @@ fn shown_endpoint(project: &str, branch: &str, id: &str) -> Value {
     })
 }
 
+async fn delete_endpoint(
+    Extract(shared): Extract<Shared>,
+    Path((p, e)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let mut state = locked(&shared);
+    let mut all = state.project(&p)?.branches.iter().filter(|branch| !branch.leaving);
+    let found = all.find_map(|branch| {
+        let endpoint = branch.endpoints.iter().find(|one| one.id == e && !one.leaving)?;
+        Some((branch.id.clone(), shown_endpoint(&p, &branch.id, endpoint)))
+    });
+    let Some((branch, shown)) = found else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    state.free(&p)?;
+    let endpoints = &mut state.branch(&p, &branch)?.endpoints;
+    endpoints.iter_mut().filter(|one| one.id == e).for_each(|one| one.leaving = true);
+    let (project, of) = (p.clone(), branch.clone());
+    let effect = move |state: &mut State| {
+        if let Ok(branch) = state.branch(&project, &of) {
+            branch.endpoints.retain(|one| one.id != e);
+        }
+    };
+    let operations = begin(&shared, &mut state, &p, &branch, &["suspend_compute"], Box::new(effect));
+    Ok(Json(json!({ "endpoint": shown, "operations": operations })).into_response())
+}
+
+async fn databases(
+    Extract(state): Extract<Shared>,
+    Path((p, b)): Path<(String, String)>,
+) -> Result<Response, Refusal> {
+    let mut state = locked(&state);
+    let shown = state.branch(&p, &b)?.shown_databases();
+    Ok(Json(json!({ "databases": shown })).into_response())
+}
+
 async fn roles(
     Extract(state): Extract<Shared>,
     Path((p, b)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let mut state = locked(&state);
-    let all = state.branch(&p, &b)?.roles.iter().map(|role| shown_role(&b, role, None));
+    let all = state.branch(&p, &b)?.roles.iter().filter(|role| !role.by_sql);
+    let all = all.map(|role| shown_role(&b, role, None));
     Ok(Json(json!({ "roles": all.collect::<Vec<_>>() })).into_response())
 }
 
-fn shown_role(branch: &str, role: &Role, password: Option<&str>) -> Value {
+pub(super) fn shown_role(branch: &str, role: &Role, password: Option<&str>) -> Value {
     let mut shown = json!({
         "branch_id": branch, "name": role.name, "protected": false, "created_at": now(), "updated_at": now(),
     });
@@ -317,7 +261,7 @@ async fn create_role(
         return Err(error(409, "role already exists"));
     }
     let password = fresh::value("npg_");
-    let role = Role { name: name.clone(), password: password.clone(), works: String::new() };
+    let role = Role { works: String::new(), ..Role::new(&name, &password) };
     let shown = shown_role(&b, &role, Some(&password));
     state.branch(&p, &b)?.roles.push(role);
     let (project, branch) = (p.clone(), b.clone());
@@ -343,16 +287,6 @@ async fn reset_password(
     Ok(Json(json!({ "role": shown, "operations": operations })).into_response())
 }
 
-async fn reveal_password(
-    Extract(state): Extract<Shared>,
-    Path((p, b, r)): Path<(String, String, String)>,
-) -> Result<Response, Refusal> {
-    let mut state = locked(&state);
-    let password = state.role(&p, &b, &r)?.password.clone();
-    stored(&state)?;
-    Ok(Json(json!({ "password": password })).into_response())
-}
-
 async fn connection_uri(
     Extract(state): Extract<Shared>,
     Path(p): Path<String>,
@@ -363,22 +297,13 @@ async fn connection_uri(
         return Err(error(400, "database_name and role_name are required"));
     };
     let mut state = locked(&state);
-    let branch = asked("branch_id").unwrap_or(super::BRANCH);
+    let default = state.project(&p)?.branches[0].id.clone();
+    let branch = asked("branch_id").unwrap_or(&default);
     let password = state.role(&p, branch, role)?.password.clone();
-    let endpoints = &state.branch(&p, branch)?.endpoints;
-    let endpoint = match asked("endpoint_id") {
-        Some(id) => endpoints.iter().find(|endpoint| *endpoint == id),
-        None => endpoints.first(),
-    };
-    let endpoint = endpoint.ok_or_else(|| error(404, "endpoint not found"))?;
-    let pooler = if asked("pooled") == Some("true") { "-pooler" } else { "" };
-    let place = format!("{endpoint}{pooler}.{REGION}/{database}?sslmode=require&channel_binding=require");
-    let place = match &state.behind {
-        Some((cluster, _)) if (&*p, branch) == (PROJECT, super::BRANCH) => {
-            format!("localhost:{}/{database}", cluster.port())
-        }
-        _ => place,
-    };
+    let pooled = asked("pooled") == Some("true");
+    let branch = state.branch(&p, branch)?;
+    let place = branch.place(asked("endpoint_id"), database, pooled);
+    let place = place.ok_or_else(|| error(404, "endpoint not found"))?;
     stored(&state)?;
     Ok(Json(json!({ "uri": format!("postgresql://{role}:{password}@{place}") })).into_response())
 }

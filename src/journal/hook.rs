@@ -1,8 +1,8 @@
-//! The boundaries of a rotation, where it can die.
+//! The boundaries of a step, where a process can die.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
-/// Where a rotation is, between two things that it does.
+/// Where a process is, between two things that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Moment {
     /// The intent is journaled, and nothing was asked of a provider yet.
@@ -15,7 +15,7 @@ pub enum Moment {
 
 type Observe = dyn Fn(&'static str, Moment) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync;
 
-/// Awaited at every boundary of every step; [`Hook::default`] does nothing. What never ends holds the rotation there.
+/// Awaited at every boundary of every step; [`Hook::default`] does nothing. What never ends holds the process there.
 #[derive(Clone, Default)]
 pub struct Hook(Option<Arc<Observe>>);
 
@@ -27,7 +27,7 @@ impl Hook {
         Self(Some(Arc::new(move |step, moment| Box::pin(observe(step, moment)))))
     }
 
-    pub(super) async fn at(&self, step: &'static str, moment: Moment) {
+    pub(crate) async fn at(&self, step: &'static str, moment: Moment) {
         if let Some(observe) = &self.0 {
             observe(step, moment).await;
         }

@@ -1,0 +1,265 @@
+//! What was made for a tenant and is in nobody's use: looked for at the providers, by name and by metadata, in two lists.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::time::sleep;
+
+use super::{Facts, Placement, ReprovisionError, Works, phases::Whereabouts, saga::is_ours};
+use crate::{
+    providers::{ProviderError, fly::Fly, neon::Neon},
+    store::{SagaState, Store, Target, TenantColumns, TenantRow},
+};
+
+/// What an annotation or a machine's metadata says of ours.
+const RUN: &str = "reseal_run";
+
+/// Rows and sagas that are read at once.
+const PAGE: u32 = 500;
+
+/// What kind of thing is in nobody's use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A machine, which costs, and has a tenant's URLs.
+    Machine,
+    /// A branch with an endpoint, where somebody can log in.
+    Branch,
+}
+
+impl Kind {
+    /// In words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Machine => "machine",
+            Self::Branch => "branch",
+        }
+    }
+}
+
+/// Something that is in nobody's use.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Orphan {
+    /// What it is.
+    pub kind: Kind,
+    /// The app or the project that it is in.
+    pub place: String,
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// What is left at the providers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// In nobody's use.
+    pub orphans: Vec<Orphan>,
+    /// Branches that tenants left: they have no endpoint, and their children need them.
+    pub retired: Vec<Orphan>,
+}
+
+/// What is in use, and what must not be there any more.
+#[derive(Default)]
+struct Known {
+    apps: BTreeSet<String>,
+    projects: BTreeSet<String>,
+    machines: HashSet<String>,
+    branches: HashSet<String>,
+    /// Names that are being given.
+    names: HashSet<String>,
+    /// Machines whose place was taken.
+    replaced: HashSet<String>,
+    /// Branches that were left.
+    left: HashSet<String>,
+}
+
+/// Where orphans are looked for: no key is needed for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// The Machines API.
+    pub fly: &'a Fly,
+    /// The branches' API.
+    pub neon: &'a Neon,
+    /// The database of the tenants' table.
+    pub store: &'a dyn Store,
+    /// The table.
+    pub target: &'a Target,
+    /// Where it says what a tenant has.
+    pub columns: &'a TenantColumns,
+    /// Where the journal is.
+    pub journal: &'a dyn Store,
+    /// How many apps or projects at once.
+    pub concurrency: usize,
+    /// How long between the two lists.
+    pub apart: Duration,
+}
+
+impl<'a> From<&'a Works> for Search<'a> {
+    fn from(works: &'a Works) -> Self {
+        Self {
+            fly: &works.fly,
+            neon: &works.neon,
+            store: works.job.store.as_ref(),
+            target: &works.job.target,
+            columns: &works.columns,
+            journal: works.journal.as_ref(),
+            concurrency: works.manner.concurrency,
+            apart: works.manner.apart,
+        }
+    }
+}
+
+/// Looks for orphans in every app and project of the table and of its last run. Changes nothing.
+///
+/// # Errors
+/// The table's, the journal's, and a provider's that does not answer.
+pub async fn orphans(works: &Works) -> Result<Leftovers, ReprovisionError> {
+    Search::from(works).orphans().await
+}
+
+impl Search<'_> {
+    /// What [`orphans`] finds.
+    ///
+    /// # Errors
+    /// Those of [`orphans`].
+    pub async fn orphans(&self) -> Result<Leftovers, ReprovisionError> {
+        let known = Known::of(self).await?;
+        let once = look(self, &known).await?;
+        sleep(self.apart).await;
+        let twice = look(self, &known).await?;
+        let both = |one: Vec<Orphan>, other: &[Orphan]| {
+            one.into_iter().filter(|orphan| other.contains(orphan)).collect::<Vec<_>>()
+        };
+        let known_now = Known::of(self).await?;
+        let mut orphans = both(once.orphans, &twice.orphans);
+        // What a tenant came to use between the two lists is none.
+        orphans.retain(|orphan| !known_now.uses(orphan));
+        Ok(Leftovers { orphans, retired: both(once.retired, &twice.retired) })
+    }
+}
+
+impl Known {
+    async fn of(search: &Search<'_>) -> Result<Self, ReprovisionError> {
+        let mut known = Self::default();
+        let mut after = None;
+        loop {
+            let page = search.store.tenants(search.target, search.columns, after.as_ref(), PAGE).await?;
+            page.iter().for_each(|row| known.add_row(row));
+            after = page.last().map(|row| row.key.clone());
+            if page.len() < PAGE as usize {
+                break;
+            }
+        }
+        let runs = search.journal.reprovisions(Some(&search.target.name)).await?;
+        let Some(last) = runs.first() else { return Ok(known) };
+        let mut after = -1;
+        loop {
+            let page = search.journal.sagas(&last.run_id, &[], after, PAGE).await?;
+            for saga in &page {
+                if let Ok(facts) = serde_json::from_str::<Facts>(&saga.detail) {
+                    known.add_facts(facts, saga.state);
+                }
+            }
+            let Some(last) = page.last() else { return Ok(known) };
+            after = last.position;
+        }
+    }
+
+    fn add_row(&mut self, row: &TenantRow) {
+        self.apps.extend(row.app.clone());
+        self.projects.extend(row.project.clone());
+        if let Ok(at) = Whereabouts::of(row) {
+            self.machines.insert(at.machine.to_owned());
+            self.branches.insert(at.branch.to_owned());
+        }
+    }
+
+    fn add_facts(&mut self, facts: Facts, state: SagaState) {
+        if facts.name.is_empty() {
+            return;
+        }
+        let is_over = matches!(state, SagaState::Done | SagaState::Gone);
+        self.apps.insert(facts.app);
+        self.projects.insert(facts.project);
+        if !is_over {
+            self.names.insert(facts.name);
+            self.machines.extend([facts.machine].into_iter().chain(facts.new_machine));
+            self.branches.extend([facts.branch].into_iter().chain(facts.new_branch));
+        } else if state == SagaState::Done {
+            if facts.course.placement == Placement::Swap {
+                self.replaced.insert(facts.machine);
+            }
+            if facts.course.strategy.forks() {
+                self.left.insert(facts.branch);
+            }
+        }
+    }
+
+    fn uses(&self, orphan: &Orphan) -> bool {
+        let ids = match orphan.kind {
+            Kind::Machine => &self.machines,
+            Kind::Branch => &self.branches,
+        };
+        ids.contains(&orphan.id) || self.names.contains(&orphan.name)
+    }
+}
+
+async fn look(search: &Search<'_>, known: &Known) -> Result<Leftovers, ReprovisionError> {
+    let at_once = search.concurrency;
+    let machines = stream::iter(&known.apps).map(|app| in_app(search, known, app));
+    let machines: Vec<_> = machines.buffer_unordered(at_once).try_collect().await?;
+    let branches = stream::iter(&known.projects).map(|project| in_project(search, known, project));
+    let branches: Vec<_> = branches.buffer_unordered(at_once).try_collect().await?;
+    let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
+    for leftovers in branches {
+        found.orphans.extend(leftovers.orphans);
+        found.retired.extend(leftovers.retired);
+    }
+    found.orphans.sort();
+    found.retired.sort();
+    Ok(found)
+}
+
+async fn in_app(search: &Search<'_>, known: &Known, app: &str) -> Result<Vec<Orphan>, ProviderError> {
+    let listed = match search.fly.machines(app).await {
+        Err(error) if error.is_missing() => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    let strays = listed.into_iter().filter(|machine| machine.state != "destroyed").filter(|machine| {
+        let is_ours = is_ours(&machine.name) || machine.metadata(RUN).is_some();
+        (is_ours || known.replaced.contains(&machine.id)) && !known.machines.contains(&machine.id)
+    });
+    let orphan = |id, name| Orphan { kind: Kind::Machine, place: app.to_owned(), id, name };
+    let orphans = strays.map(|machine| orphan(machine.id, machine.name));
+    Ok(orphans.filter(|orphan| !known.uses(orphan)).collect())
+}
+
+async fn in_project(search: &Search<'_>, known: &Known, project: &str) -> Result<Leftovers, ProviderError> {
+    let listed = match search.neon.branches(project).await {
+        Err(error) if error.is_missing() => return Ok(Leftovers::default()),
+        listed => listed?,
+    };
+    let mut found = Leftovers::default();
+    let parents: BTreeMap<_, _> =
+        listed.iter().filter_map(|one| Some((one.parent_id.clone()?, ()))).collect();
+    for branch in listed {
+        let is_ours = is_ours(&branch.name) || branch.annotations.contains_key(RUN);
+        let was_left = known.left.contains(&branch.id);
+        let has_children = parents.contains_key(&branch.id);
+        let orphan =
+            Orphan { kind: Kind::Branch, place: project.to_owned(), id: branch.id, name: branch.name };
+        if known.uses(&orphan) || !(is_ours || was_left) {
+            continue;
+        }
+        let has_endpoint = !search.neon.endpoints(project, &orphan.id).await?.is_empty();
+        if !has_endpoint && (was_left || has_children) {
+            found.retired.push(orphan);
+        } else {
+            found.orphans.push(orphan);
+        }
+    }
+    Ok(found)
+}

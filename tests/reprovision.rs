@@ -1,0 +1,3 @@
+//! Re-provisioning of every tenant.
+
+mod store;
