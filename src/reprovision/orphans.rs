@@ -1,14 +1,11 @@
 //! What was made for a tenant and is in nobody's use: looked for at the providers, by name and by metadata, in two lists.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
-use super::{Facts, Placement, ReprovisionError, Works, phases::Whereabouts, saga::is_ours};
+use super::{Facts, Manner, Placement, ReprovisionError, Works, phases::Whereabouts, saga::is_ours};
 use crate::{
     providers::{ProviderError, fly::Fly, neon::Neon},
     store::{SagaState, Store, Target, TenantColumns, TenantRow},
@@ -91,10 +88,8 @@ pub struct Search<'a> {
     pub columns: &'a TenantColumns,
     /// Where the journal is.
     pub journal: &'a dyn Store,
-    /// How many apps or projects at once.
-    pub concurrency: usize,
-    /// How long between the two lists.
-    pub apart: Duration,
+    /// How many apps or projects at once, and how long between the two lists.
+    pub manner: &'a Manner,
 }
 
 impl<'a> From<&'a Works> for Search<'a> {
@@ -106,8 +101,7 @@ impl<'a> From<&'a Works> for Search<'a> {
             target: &works.job.target,
             columns: &works.columns,
             journal: works.journal.as_ref(),
-            concurrency: works.manner.concurrency,
-            apart: works.manner.apart,
+            manner: &works.manner,
         }
     }
 }
@@ -128,7 +122,7 @@ impl Search<'_> {
     pub async fn orphans(&self) -> Result<Leftovers, ReprovisionError> {
         let known = Known::of(self).await?;
         let once = look(self, &known).await?;
-        sleep(self.apart).await;
+        sleep(self.manner.apart).await;
         let twice = look(self, &known).await?;
         let both = |one: Vec<Orphan>, other: &[Orphan]| {
             one.into_iter().filter(|orphan| other.contains(orphan)).collect::<Vec<_>>()
@@ -208,7 +202,7 @@ impl Known {
 }
 
 async fn look(search: &Search<'_>, known: &Known) -> Result<Leftovers, ReprovisionError> {
-    let at_once = search.concurrency;
+    let at_once = search.manner.concurrency;
     let machines = stream::iter(&known.apps).map(|app| in_app(search, known, app));
     let machines: Vec<_> = machines.buffer_unordered(at_once).try_collect().await?;
     let branches = stream::iter(&known.projects).map(|project| in_project(search, known, project));
