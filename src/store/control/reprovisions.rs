@@ -16,8 +16,7 @@ pub(in crate::store) const SAGAS_A_STATEMENT: usize = 1000;
 /// it are there together or not at all.
 #[async_trait]
 pub trait Reprovisions {
-    /// Opens a run of a registered target, with its tenants, and gives its lease; `None` when the target has an open
-    /// one already.
+    /// Opens a run, with its tenants, and gives its lease; `None` when the target has an open one already.
     async fn open_reprovision(
         &self,
         run: &NewReprovision<'_>,

@@ -108,6 +108,8 @@ struct Branch {
     name: String,
     parent: Option<String>,
     protected: bool,
+    /// Whether its deletion was asked for: the API knows it no more, its computes go on to the end of the operations.
+    leaving: bool,
     annotations: BTreeMap<String, String>,
     endpoints: Vec<Endpoint>,
     roles: Vec<Role>,
@@ -132,6 +134,8 @@ struct Endpoint {
     host: String,
     /// Whether its compute has started.
     up: bool,
+    /// As of a branch.
+    leaving: bool,
 }
 
 #[derive(Clone)]
