@@ -1,16 +1,13 @@
 //! What was made for a tenant and is in nobody's use: looked for at the providers, by name and by metadata, in two lists.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
-use super::{Facts, Placement, ReprovisionError, Works, saga::is_ours};
+use super::{Facts, Manner, Placement, ReprovisionError, Works, saga::is_ours};
 use crate::{
-    providers::{Patience, ProviderError, fly::Fly, neon::Neon},
+    providers::{ProviderError, fly::Fly, neon::Neon},
     store::{SagaState, Store, Target, TenantColumns, TenantRow},
 };
 
@@ -93,12 +90,9 @@ pub struct Search<'a> {
     pub columns: &'a TenantColumns,
     /// Where the journal is.
     pub journal: &'a dyn Store,
-    /// How many apps or projects at once.
-    pub concurrency: usize,
-    /// How long between the two lists.
-    pub apart: Duration,
-    /// How long a list that lacks what is there is asked for again.
-    pub patience: Patience,
+    /// How many apps or projects at once, how long between the two lists, and how long one that lacks what is there is asked
+    /// for again.
+    pub manner: &'a Manner,
 }
 
 impl<'a> From<&'a Works> for Search<'a> {
@@ -110,9 +104,7 @@ impl<'a> From<&'a Works> for Search<'a> {
             target: &works.job.target,
             columns: &works.columns,
             journal: works.journal.as_ref(),
-            concurrency: works.manner.concurrency,
-            apart: works.manner.apart,
-            patience: works.manner.patience,
+            manner: &works.manner,
         }
     }
 }
@@ -133,7 +125,7 @@ impl Search<'_> {
     pub async fn orphans(&self) -> Result<Leftovers, ReprovisionError> {
         let known = Known::of(self).await?;
         let once = self.look(&known).await?;
-        sleep(self.apart).await;
+        sleep(self.manner.apart).await;
         let twice = self.look(&known).await?;
         let known_now = Known::of(self).await?;
         let either: BTreeSet<_> = once.orphans.into_iter().chain(twice.orphans).collect();
@@ -149,9 +141,9 @@ impl Search<'_> {
 
     async fn look(&self, known: &Known) -> Result<Leftovers, ReprovisionError> {
         let machines = stream::iter(&known.apps).map(|(app, in_use)| self.in_app(known, app, in_use));
-        let machines: Vec<_> = machines.buffer_unordered(self.concurrency).try_collect().await?;
+        let machines: Vec<_> = machines.buffer_unordered(self.manner.concurrency).try_collect().await?;
         let branches = stream::iter(&known.projects).map(|(at, in_use)| self.in_project(known, at, in_use));
-        let branches: Vec<_> = branches.buffer_unordered(self.concurrency).try_collect().await?;
+        let branches: Vec<_> = branches.buffer_unordered(self.manner.concurrency).try_collect().await?;
         let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
         for leftovers in branches {
             found.orphans.extend(leftovers.orphans);
@@ -168,7 +160,7 @@ impl Search<'_> {
         app: &str,
         in_use: &BTreeSet<String>,
     ) -> Result<Vec<Orphan>, ProviderError> {
-        let mut wait = self.patience.begin();
+        let mut wait = self.manner.patience.begin();
         let listed = loop {
             let listed = match self.fly.machines(app).await {
                 Err(error) if error.is_missing() => return Ok(Vec::new()),
@@ -197,7 +189,7 @@ impl Search<'_> {
         project: &str,
         in_use: &BTreeSet<String>,
     ) -> Result<Leftovers, ProviderError> {
-        let mut wait = self.patience.begin();
+        let mut wait = self.manner.patience.begin();
         let listed = loop {
             let listed = match self.neon.branches(project).await {
                 Err(error) if error.is_missing() => return Ok(Leftovers::default()),

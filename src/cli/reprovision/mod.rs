@@ -20,7 +20,7 @@ mod works;
 pub(super) use plan::plan;
 pub(super) use run::run;
 pub(super) use status::status;
-pub(super) use works::Parts;
+pub(super) use works::{Parts, Way};
 
 use super::{Call, Fault, args, rotation::JOURNAL};
 

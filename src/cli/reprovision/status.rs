@@ -73,7 +73,6 @@ async fn look(call: &Call, journal: &Journal) -> Result<Look, Fault> {
         return Ok(Look::Skipped("no database with the tenants' table is named".to_owned()));
     };
     let target = connect::target_to_read(table.store.as_ref(), &table.name).await?;
-    let defaults = Manner::default();
     let search = Search {
         fly: &fly,
         neon: &neon,
@@ -81,9 +80,7 @@ async fn look(call: &Call, journal: &Journal) -> Result<Look, Fault> {
         target: &target,
         columns: &works::columns(call),
         journal: journal.store.as_ref(),
-        concurrency: defaults.concurrency,
-        apart: defaults.apart,
-        patience: defaults.patience,
+        manner: &Manner::default(),
     };
     Ok(Look::Found(search.orphans().await.map_err(|error| fault(call, error))?))
 }

@@ -51,6 +51,7 @@ pub(super) async fn estate(call: &Call, journal: &Journal, steps: &[Step]) -> Re
         }),
         cache: cache(call)?,
         control_plane: Some(control_plane),
+        reprovision: None,
         table: if steps.iter().any(needs_table) { table(call, journal).await? } else { None },
         has_session: session.is_some(),
         checkout: checkout.map(|(org, plan)| (org.to_owned(), plan.to_owned())),

@@ -9,7 +9,11 @@ use clap::{Arg, ArgAction, Command, value_parser};
 use reseal::{
     journal::{Owner, Vault},
     keyring::{RegistryError, kms::Kms, spec::KeySpec},
-    rotation::{Estate, Manner, RotationError, SecretName, Tools, UnknownSecret, recipe::Step},
+    rekey::Intent,
+    rotation::{
+        Estate, Manner, RotationError, SecretName, Tools, UnknownSecret,
+        recipe::{Action, Step},
+    },
     store::Store,
 };
 
@@ -30,7 +34,10 @@ pub(super) use go_on::{abort, resume};
 pub(super) use plan::plan;
 pub(super) use status::status;
 
-use super::{Call, Fault, args, connect, open};
+use super::{
+    Call, Fault, args, connect, open,
+    reprovision::{Parts, Way},
+};
 use estate::Journal;
 use operator::Person;
 use screen::Screen;
@@ -186,6 +193,11 @@ impl Session {
         let mut estate = estate::estate(call, &journal, steps).await?;
         if secret == SecretName::DatabaseUrl {
             estate.journal_in_database |= is_within_current(&journal, &vault).await?;
+        }
+        if steps.iter().any(|step| matches!(step.action, Action::Reprovision(_))) {
+            let own = self::vault(call, &journal).await?;
+            let works = Parts::of(call, Way::default())?.assemble(call, &journal, own, Intent::Run).await?;
+            estate.reprovision = Some(works);
         }
         Ok(Self { journal, vault, estate, manner: Manner::default() })
     }
