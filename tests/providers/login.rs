@@ -195,7 +195,7 @@ async fn a_role_that_was_made_by_sql_is_found_and_kept_out() {
         let all = TENANT().login_roles(&url).await.unwrap();
         all.into_iter().filter(|role| role == "postgres" || role.starts_with(owner)).collect::<Vec<_>>()
     };
-    assert_eq!(listed().await, [owner.clone(), odd.clone()]);
+    assert_eq!(listed().await, [&**owner, &*odd]);
     assert_eq!(TENANT().sessions(&url).await.unwrap(), 1);
 
     let way = PgConnectOptions::from_str(url.expose()).unwrap().username(&odd).password("x");
@@ -205,7 +205,7 @@ async fn a_role_that_was_made_by_sql_is_found_and_kept_out() {
     }
     assert!(session.ping().await.is_err(), "its session is over");
     assert!(way.connect().await.unwrap_err().to_string().contains("is not permitted to log in"));
-    assert_eq!(listed().await, [owner.clone()]);
+    assert_eq!(listed().await, [&**owner]);
     TENANT().forbid_login(&url, "nobody_of_this_name").await.expect("one that is gone is done");
 }
 

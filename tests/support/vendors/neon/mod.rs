@@ -28,7 +28,6 @@ use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::compute::Computes;
-pub(crate) use self::tenants::Tenant;
 use super::{Vendor, fresh};
 use crate::support::postgres::TempPostgres;
 
@@ -68,6 +67,15 @@ pub(crate) struct Neon {
     state: Shared,
     token: String,
     _computes: Option<Computes>,
+}
+
+/// A tenant's branch, and the URL that it has from the beginning.
+pub(crate) struct Tenant {
+    pub(crate) project: String,
+    pub(crate) branch: String,
+    pub(crate) role: String,
+    pub(crate) database: String,
+    pub(crate) url: String,
 }
 
 type Shared = Arc<Mutex<State>>;
