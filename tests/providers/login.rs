@@ -6,7 +6,7 @@ use reseal::providers::{
     Patience, Probe,
     login::{PostgresLogin, RedisLogin, TenantDatabase},
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 
 use super::at_hand::{assert_dead, assert_live, secret, unknown};
 use crate::support::{postgres::TempPostgres, redis::TempRedis};
@@ -166,6 +166,24 @@ async fn the_sessions_of_others_are_counted_whoever_asks() {
     let gone = Patience { every: Duration::from_millis(5), at_most: Duration::from_secs(5) };
     let gone = gone.until(async || Ok::<_, ()>((TENANT().sessions(&url).await.unwrap() == 0).then_some(())));
     assert_eq!(gone.await, Ok(Some(())));
+}
+
+#[tokio::test]
+async fn idle_sessions_are_ended_and_no_other() {
+    let postgres = TempPostgres::shared();
+    let database = postgres.database("tenant");
+    let (owner, stranger) = (&database.name, format!("{}_x", database.name));
+    postgres.login(owner, "right");
+    postgres.login(&stranger, "right");
+    let url = secret(&postgres.tcp_url(owner, owner, "right"));
+    let open =
+        async |role: &str| PgConnection::connect(&postgres.tcp_url(owner, role, "right")).await.unwrap();
+    let (mut idle, mut busy, mut others) = (open(owner).await, open(owner).await, open(&stranger).await);
+    busy.execute("BEGIN").await.unwrap();
+    TENANT().end_idle_sessions(&url).await.unwrap();
+    assert!(idle.ping().await.is_err(), "nobody used it");
+    busy.execute("SELECT 1").await.unwrap();
+    others.ping().await.unwrap();
 }
 
 #[tokio::test]
