@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     asked, fault, leftovers,
+    run::Finished,
     tally::{Tally, tenants},
 };
 use crate::cli::{
@@ -67,7 +68,7 @@ impl Told<'_> {
     pub(super) async fn answer(
         &self,
         ending: Ending,
-        finished: Option<&(Finish, Option<String>)>,
+        finished: Option<&Finished>,
     ) -> Result<Answer, Fault> {
         let (tally, store) = (self.tally().await?, self.works.journal.as_ref());
         let (exit, outcome, what) = match (ending, finished) {
