@@ -1,3 +1,6 @@
 //! Re-provisioning of every tenant.
 
+mod check;
+mod matrix;
 mod store;
+mod world;

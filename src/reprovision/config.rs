@@ -7,21 +7,29 @@ use zeroize::Zeroizing;
 
 use crate::secret::SecretText;
 
-/// A URL that takes the place of others.
+/// URLs that take the place of others.
 #[derive(Debug)]
 pub(super) struct Replacement {
-    /// The values that it replaces, whole.
-    pub(super) old: Vec<SecretText>,
-    /// A variable that has it whatever stood there, if the machine has that variable.
+    /// Values that are replaced, whole, and by what.
+    pub(super) pairs: Vec<(SecretText, SecretText)>,
+    /// A variable that has `new` whatever stood there, if the machine has that variable.
     pub(super) variable: String,
     /// The URL.
     pub(super) new: SecretText,
 }
 
 impl Replacement {
-    fn replaces(&self, value: &str) -> bool {
+    /// What takes the place of a value.
+    fn of(&self, value: &str) -> Option<&SecretText> {
         let value = value.trim_end_matches(['\n', '\r']);
-        self.old.iter().any(|old| old.expose() == value)
+        self.pairs.iter().find(|(old, _)| old.expose() == value).map(|(_, new)| new)
+    }
+
+    /// What undoes it; nothing where no old value is known.
+    pub(super) fn reversed(self) -> Option<Self> {
+        let pairs: Vec<_> = self.pairs.into_iter().map(|(old, new)| (new, old)).collect();
+        let new = SecretText::new(pairs.first()?.1.expose().to_owned());
+        Some(Self { pairs, variable: self.variable, new })
     }
 }
 
@@ -46,10 +54,11 @@ fn in_variables(variables: &mut Value, replacements: &[Replacement]) -> usize {
     let mut changed = 0;
     for (name, value) in variables.as_object_mut().into_iter().flatten() {
         let Value::String(text) = value else { continue };
-        let replacement =
-            replacements.iter().find(|one| one.replaces(text) || one.variable.eq_ignore_ascii_case(name));
-        if let Some(replacement) = replacement.filter(|one| one.new.expose() != text) {
-            drop(Zeroizing::new(std::mem::replace(text, replacement.new.expose().to_owned())));
+        let by_name = |one: &&Replacement| one.variable.eq_ignore_ascii_case(name);
+        let new = replacements.iter().find_map(|one| one.of(text));
+        let new = new.or_else(|| replacements.iter().find(by_name).map(|one| &one.new));
+        if let Some(new) = new.filter(|new| new.expose() != text) {
+            drop(Zeroizing::new(std::mem::replace(text, new.expose().to_owned())));
             changed += 1;
         }
     }
@@ -61,9 +70,9 @@ fn in_file(file: &mut Value, replacements: &[Replacement]) -> bool {
     let Some(Value::String(raw)) = file.get_mut("raw_value") else { return false };
     let Some(text) = STANDARD.decode(raw.as_bytes()).ok().map(Zeroizing::new) else { return false };
     let Ok(text) = std::str::from_utf8(&text) else { return false };
-    let Some(replacement) = replacements.iter().find(|one| one.replaces(text)) else { return false };
+    let Some(new) = replacements.iter().find_map(|one| one.of(text)) else { return false };
     let ending = &text[text.trim_end_matches(['\n', '\r']).len()..];
-    let new = Zeroizing::new([replacement.new.expose(), ending].concat());
+    let new = Zeroizing::new([new.expose(), ending].concat());
     *raw = STANDARD.encode(new.as_bytes());
     true
 }
@@ -101,6 +110,8 @@ mod tests {
 
     const OLD: &str = "postgresql://owner:old@ep-1.eu.neon.tech/app";
     const NEW: &str = "postgresql://owner:new@ep-1.eu.neon.tech/app";
+    const OTHER_OLD: &str = "postgresql://owner:old@ep-1-pooler.eu.neon.tech/app";
+    const OTHER_NEW: &str = "postgresql://owner:new@ep-1-pooler.eu.neon.tech/app";
 
     fn secret(text: &str) -> SecretText {
         SecretText::new(text.to_owned())
@@ -108,12 +119,18 @@ mod tests {
 
     fn replaced(config: &Value) -> (Value, usize) {
         let mut config = config.clone();
-        let database =
-            Replacement { old: vec![secret(OLD)], variable: "DATABASE_URL".to_owned(), new: secret(NEW) };
-        let redis =
-            Replacement { old: vec![], variable: "REDIS_URL".to_owned(), new: secret("redis://:b@r") };
-        let changed = replace(config.as_object_mut().unwrap(), &[database, redis]);
+        let changed = replace(config.as_object_mut().unwrap(), &replacements());
         (config, changed)
+    }
+
+    fn replacements() -> [Replacement; 2] {
+        let database = Replacement {
+            pairs: vec![(secret(OLD), secret(NEW)), (secret(OTHER_OLD), secret(OTHER_NEW))],
+            variable: "DATABASE_URL".to_owned(),
+            new: secret(NEW),
+        };
+        let (variable, new) = ("REDIS_URL".to_owned(), secret("redis://:b@r"));
+        [database, Replacement { pairs: vec![], variable, new }]
     }
 
     #[test]
@@ -125,7 +142,7 @@ mod tests {
                 "DATABASE_URL": "postgresql://who:knows@elsewhere/db", "READ_URL": OLD, "REDIS_URL": "redis://:a@r",
                 "OTHER_URL": "postgresql://owner:old@ep-2.eu.neon.tech/app", "TENANT_KEY": "k", "PORT": 8080,
             },
-            "processes": [{"cmd": ["serve"], "env": {"PRIMARY": OLD, "KEEP": "1"}}],
+            "processes": [{"cmd": ["serve"], "env": {"PRIMARY": OTHER_OLD, "KEEP": "1"}}],
             "files": [file(&format!("{OLD}\n")), file("key"), {"guest_path": "/s", "secret_name": "S"}],
             "mounts": [{"volume": "vol_1", "path": "/data"}],
             "metadata": {"a": "b"},
@@ -136,10 +153,25 @@ mod tests {
         expected["env"]["DATABASE_URL"] = NEW.into();
         expected["env"]["READ_URL"] = NEW.into();
         expected["env"]["REDIS_URL"] = "redis://:b@r".into();
-        expected["processes"][0]["env"]["PRIMARY"] = NEW.into();
+        expected["processes"][0]["env"]["PRIMARY"] = OTHER_NEW.into();
         expected["files"][0] = file(&format!("{NEW}\n"));
         assert_eq!(after, expected);
         assert_eq!(replaced(&after), (expected, 0), "twice is once");
+    }
+
+    #[test]
+    fn what_was_replaced_can_be_put_back() {
+        let before = json!({
+            "env": {"DATABASE_URL": OLD, "POOLED_URL": OTHER_OLD, "REDIS_URL": "redis://:a@r"},
+            "files": [{"raw_value": STANDARD.encode(OLD)}],
+        });
+        let (mut config, _) = replaced(&before);
+        let back: Vec<_> = replacements().into_iter().filter_map(Replacement::reversed).collect();
+        replace(config.as_object_mut().unwrap(), &back);
+        let mut expected = before;
+        // The old one is not known.
+        expected["env"]["REDIS_URL"] = "redis://:b@r".into();
+        assert_eq!(config, expected);
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub enum Phase {
     Launch,
     /// The row says so, sealed under the new key.
     Row,
-    /// The new machine is routed to, and the old one is gone.
+    /// The machine with the new URLs is routed to, and one whose place it took is gone.
     Traffic,
     /// The branch that the tenant left has no way in.
     Retire,
@@ -144,8 +144,12 @@ impl Course {
             (true, Placement::Swap, true) => {
                 &[Look, Retire, Create, Quiesce, Fork, Reset, Launch, Row, Traffic, Death]
             }
-            (true, Placement::InPlace, false) => &[Look, Quiesce, Fork, Reset, Launch, Row, Retire, Death],
-            (true, Placement::InPlace, true) => &[Look, Retire, Quiesce, Fork, Reset, Launch, Row, Death],
+            (true, Placement::InPlace, false) => {
+                &[Look, Quiesce, Fork, Reset, Launch, Row, Traffic, Retire, Death]
+            }
+            (true, Placement::InPlace, true) => {
+                &[Look, Retire, Quiesce, Fork, Reset, Launch, Row, Traffic, Death]
+            }
         }
     }
 
@@ -161,8 +165,10 @@ impl Course {
         let phases = self.phases();
         let begins = |phase: &Phase| matches!(phase, Phase::Quiesce | Phase::Reset | Phase::Retire);
         let from = phases.iter().position(begins).unwrap_or(0);
-        let until = phases.iter().position(|phase| *phase == Phase::Launch).unwrap_or(from);
-        &phases[from..=until]
+        let at = |wanted: Phase| phases.iter().position(|phase| *phase == wanted);
+        // A machine that was never cordoned is in service as soon as it is launched.
+        let until = at(Phase::Traffic).or(at(Phase::Launch).map(|launch| launch + 1)).unwrap_or(from);
+        &phases[from..until]
     }
 }
 
@@ -218,6 +224,9 @@ mod tests {
             assert_eq!(at(course, Phase::Create).is_some(), course.placement == Placement::Swap);
             assert_eq!(at(course, Phase::Fork).is_some(), course.strategy.forks());
             assert_eq!(at(course, Phase::Retire).is_some(), course.strategy.forks());
+            // What was cordoned is routed to again.
+            let is_cordoned = course.strategy.forks() || course.placement == Placement::Swap;
+            assert_eq!(at(course, Phase::Traffic).is_some(), is_cordoned);
         }
     }
 

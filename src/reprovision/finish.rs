@@ -190,15 +190,13 @@ async fn wrong(run: &Run<'_>, saga: &Saga) -> Result<Option<String>, Trouble> {
         return Ok(Some("its row names another machine or branch than it was left with".to_owned()));
     }
     let opened = works.open(&row).await?;
-    let is_right = |at: usize, wanted: &Option<_>| {
-        wanted
-            .as_ref()
-            .is_none_or(|wanted| matches!(opened.get(at), Some(Some((url, true))) if url == wanted))
+    let is_right = |at: usize, wanted: Option<&_>| {
+        wanted.is_none_or(|wanted| matches!(opened.get(at), Some(Some((url, true))) if url == wanted))
     };
-    if !is_right(0, &saga.urls.new) || !is_right(1, &saga.urls.redis) {
+    if !is_right(0, saga.urls.new.first()) || !is_right(1, saga.urls.redis.as_ref()) {
         return Ok(Some("its row does not hold its new URLs under the new key".to_owned()));
     }
-    let Some(new) = &saga.urls.new else { return Ok(Some("its new URL is not known".to_owned())) };
+    let Some(new) = saga.urls.new.first() else { return Ok(Some("its new URL is not known".to_owned())) };
     match works.login().probe(new).await {
         Life::Live => {}
         Life::Dead => return Ok(Some("its new URL is refused".to_owned())),

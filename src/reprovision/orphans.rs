@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
-use super::{Facts, Manner, Placement, ReprovisionError, Works, phases::Whereabouts, saga::is_ours};
+use super::{Facts, Manner, Placement, ReprovisionError, Works, saga::is_ours};
 use crate::{
     providers::{ProviderError, fly::Fly, neon::Neon},
     store::{SagaState, Store, Target, TenantColumns, TenantRow},
@@ -61,8 +61,10 @@ pub struct Leftovers {
 /// What is in use, and what must not be there any more.
 #[derive(Default)]
 struct Known {
-    apps: BTreeSet<String>,
-    projects: BTreeSet<String>,
+    /// Every app, with the machines in it that rows name.
+    apps: BTreeMap<String, BTreeSet<String>>,
+    /// Every project, with the branches in it that rows name.
+    projects: BTreeMap<String, BTreeSet<String>>,
     machines: HashSet<String>,
     branches: HashSet<String>,
     /// Names that are being given.
@@ -88,7 +90,7 @@ pub struct Search<'a> {
     pub columns: &'a TenantColumns,
     /// Where the journal is.
     pub journal: &'a dyn Store,
-    /// How many apps or projects at once, and how long between the two lists.
+    /// How many apps or projects at once, how long between the two lists, and how long a list may lag.
     pub manner: &'a Manner,
 }
 
@@ -124,14 +126,16 @@ impl Search<'_> {
         let once = look(self, &known).await?;
         sleep(self.manner.apart).await;
         let twice = look(self, &known).await?;
-        let both = |one: Vec<Orphan>, other: &[Orphan]| {
-            one.into_iter().filter(|orphan| other.contains(orphan)).collect::<Vec<_>>()
-        };
         let known_now = Known::of(self).await?;
-        let mut orphans = both(once.orphans, &twice.orphans);
-        // What a tenant came to use between the two lists is none.
-        orphans.retain(|orphan| !known_now.uses(orphan));
-        Ok(Leftovers { orphans, retired: both(once.retired, &twice.retired) })
+        let either: BTreeSet<_> = once.orphans.into_iter().chain(twice.orphans).collect();
+        let mut orphans = Vec::new();
+        // What a tenant came to use between the two lists is none, and neither is what only a list still has.
+        for orphan in either.into_iter().filter(|orphan| !known_now.uses(orphan)) {
+            if is_there(self, &orphan).await? {
+                orphans.push(orphan);
+            }
+        }
+        Ok(Leftovers { orphans, retired: twice.retired })
     }
 }
 
@@ -163,12 +167,14 @@ impl Known {
     }
 
     fn add_row(&mut self, row: &TenantRow) {
-        self.apps.extend(row.app.clone());
-        self.projects.extend(row.project.clone());
-        if let Ok(at) = Whereabouts::of(row) {
-            self.machines.insert(at.machine.to_owned());
-            self.branches.insert(at.branch.to_owned());
+        if let Some(app) = &row.app {
+            self.apps.entry(app.clone()).or_default().extend(row.machine.clone());
         }
+        if let Some(project) = &row.project {
+            self.projects.entry(project.clone()).or_default().extend(row.branch.clone());
+        }
+        self.machines.extend(row.machine.clone());
+        self.branches.extend(row.branch.clone());
     }
 
     fn add_facts(&mut self, facts: Facts, state: SagaState) {
@@ -176,8 +182,8 @@ impl Known {
             return;
         }
         let is_over = matches!(state, SagaState::Done | SagaState::Gone);
-        self.apps.insert(facts.app);
-        self.projects.insert(facts.project);
+        self.apps.entry(facts.app).or_default();
+        self.projects.entry(facts.project).or_default();
         if !is_over {
             self.names.insert(facts.name);
             self.machines.extend([facts.machine].into_iter().chain(facts.new_machine));
@@ -203,9 +209,9 @@ impl Known {
 
 async fn look(search: &Search<'_>, known: &Known) -> Result<Leftovers, ReprovisionError> {
     let at_once = search.manner.concurrency;
-    let machines = stream::iter(&known.apps).map(|app| in_app(search, known, app));
+    let machines = stream::iter(&known.apps).map(|(app, in_use)| in_app(search, known, app, in_use));
     let machines: Vec<_> = machines.buffer_unordered(at_once).try_collect().await?;
-    let branches = stream::iter(&known.projects).map(|project| in_project(search, known, project));
+    let branches = stream::iter(&known.projects).map(|(at, in_use)| in_project(search, known, at, in_use));
     let branches: Vec<_> = branches.buffer_unordered(at_once).try_collect().await?;
     let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
     for leftovers in branches {
@@ -217,10 +223,33 @@ async fn look(search: &Search<'_>, known: &Known) -> Result<Leftovers, Reprovisi
     Ok(found)
 }
 
-async fn in_app(search: &Search<'_>, known: &Known, app: &str) -> Result<Vec<Orphan>, ProviderError> {
-    let listed = match search.fly.machines(app).await {
-        Err(error) if error.is_missing() => return Ok(Vec::new()),
-        listed => listed?,
+async fn in_app(
+    search: &Search<'_>,
+    known: &Known,
+    app: &str,
+    in_use: &BTreeSet<String>,
+) -> Result<Vec<Orphan>, ProviderError> {
+    let mut wait = search.manner.patience.begin();
+    let listed = loop {
+        let listed = match search.fly.machines(app).await {
+            Err(error) if error.is_missing() => return Ok(Vec::new()),
+            listed => listed?,
+        };
+        let ids: HashSet<_> = listed.iter().map(|machine| machine.id.as_str()).collect();
+        let mut unlisted = in_use.iter().filter(|id| !ids.contains(id.as_str()));
+        let lacks = loop {
+            match unlisted.next() {
+                Some(id) if machine_is_there(search, app, id).await? => break true,
+                Some(_) => {}
+                None => break false,
+            }
+        };
+        if !lacks {
+            break listed;
+        }
+        if !wait.pause().await {
+            return Err(incomplete("Fly.io", "list machines"));
+        }
     };
     let strays = listed.into_iter().filter(|machine| machine.state != "destroyed").filter(|machine| {
         let is_ours = is_ours(&machine.name) || machine.metadata(RUN).is_some();
@@ -231,18 +260,40 @@ async fn in_app(search: &Search<'_>, known: &Known, app: &str) -> Result<Vec<Orp
     Ok(orphans.filter(|orphan| !known.uses(orphan)).collect())
 }
 
-async fn in_project(search: &Search<'_>, known: &Known, project: &str) -> Result<Leftovers, ProviderError> {
-    let listed = match search.neon.branches(project).await {
-        Err(error) if error.is_missing() => return Ok(Leftovers::default()),
-        listed => listed?,
+async fn in_project(
+    search: &Search<'_>,
+    known: &Known,
+    project: &str,
+    in_use: &BTreeSet<String>,
+) -> Result<Leftovers, ProviderError> {
+    let mut wait = search.manner.patience.begin();
+    let listed = loop {
+        let listed = match search.neon.branches(project).await {
+            Err(error) if error.is_missing() => return Ok(Leftovers::default()),
+            listed => listed?,
+        };
+        let ids: HashSet<_> = listed.iter().map(|branch| branch.id.as_str()).collect();
+        let mut unlisted = in_use.iter().filter(|id| !ids.contains(id.as_str()));
+        let lacks = loop {
+            match unlisted.next() {
+                Some(id) if branch_is_there(search, project, id).await? => break true,
+                Some(_) => {}
+                None => break false,
+            }
+        };
+        if !lacks {
+            break listed;
+        }
+        if !wait.pause().await {
+            return Err(incomplete("neon", "list the branches"));
+        }
     };
     let mut found = Leftovers::default();
-    let parents: BTreeMap<_, _> =
-        listed.iter().filter_map(|one| Some((one.parent_id.clone()?, ()))).collect();
+    let parents: HashSet<_> = listed.iter().filter_map(|one| one.parent_id.clone()).collect();
     for branch in listed {
         let is_ours = is_ours(&branch.name) || branch.annotations.contains_key(RUN);
         let was_left = known.left.contains(&branch.id);
-        let has_children = parents.contains_key(&branch.id);
+        let has_children = parents.contains(&branch.id);
         let orphan =
             Orphan { kind: Kind::Branch, place: project.to_owned(), id: branch.id, name: branch.name };
         if known.uses(&orphan) || !(is_ours || was_left) {
@@ -256,4 +307,31 @@ async fn in_project(search: &Search<'_>, known: &Known, project: &str) -> Result
         }
     }
     Ok(found)
+}
+
+/// A list that lacks what is in use, and was seen to be there, says nothing of the rest either.
+fn incomplete(provider: &'static str, call: &'static str) -> ProviderError {
+    let why = "its list lacks what is there".to_owned();
+    ProviderError::Busy { provider, call, why, retry_after: None }
+}
+
+async fn is_there(search: &Search<'_>, orphan: &Orphan) -> Result<bool, ProviderError> {
+    match orphan.kind {
+        Kind::Machine => machine_is_there(search, &orphan.place, &orphan.id).await,
+        Kind::Branch => branch_is_there(search, &orphan.place, &orphan.id).await,
+    }
+}
+
+async fn machine_is_there(search: &Search<'_>, app: &str, id: &str) -> Result<bool, ProviderError> {
+    match search.fly.machine(app, id).await {
+        Err(error) if error.is_missing() => Ok(false),
+        machine => Ok(machine?.state != "destroyed"),
+    }
+}
+
+async fn branch_is_there(search: &Search<'_>, project: &str, id: &str) -> Result<bool, ProviderError> {
+    match search.neon.branch(project, id).await {
+        Err(error) if error.is_missing() => Ok(false),
+        branch => branch.map(|_| true),
+    }
 }

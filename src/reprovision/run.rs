@@ -13,7 +13,13 @@ use tokio::{
 };
 use ulid::Ulid;
 
-use super::{Asked, Phase, ReprovisionError, Works, error::Trouble, phases::Turn, plan::Plan, saga::Saga};
+use super::{
+    Asked, Phase, ReprovisionError, Works,
+    error::Trouble,
+    phases::{CHANGED, Standing, Turn},
+    plan::Plan,
+    saga::Saga,
+};
 use crate::{
     journal::{Moment, holder, while_held},
     providers::ProviderError,
@@ -22,6 +28,10 @@ use crate::{
 
 /// Tenants that are read from the journal at once.
 const PAGE: u32 = 200;
+
+/// Where a tenant is that went back to what it had.
+const BACK: &str = "its old machine is in service again, as it was";
+const NOT_BACK: &str = "its old machine was started again and does not pass its checks: the tenant is down";
 
 /// States of tenants that something is left to do for.
 const LEFT: [SagaState; 3] = [SagaState::Waiting, SagaState::Running, SagaState::Parked];
@@ -299,10 +309,7 @@ impl<'a> Run<'a> {
                 Ok(turn) => self.turned(&mut saga, turn),
                 Err(Trouble::Fenced) => return Err(self.fenced()),
                 Err(Trouble::Store(error)) if error.is_transient() => return Err(error.into()),
-                Err(trouble) => {
-                    saga.row.why = Some(trouble.to_string());
-                    SagaState::Parked
-                }
+                Err(trouble) => self.failed(&mut saga, &trouble).await,
             };
             self.keep(&mut saga, state).await?;
             self.works.manner.hook.at(phase.as_str(), Moment::AfterRecord).await;
@@ -334,6 +341,12 @@ impl<'a> Run<'a> {
             Turn::Done if saga.phase == Phase::Undo => {
                 saga.row.generation += 1;
                 saga.phase = Phase::Look;
+                if let Some(why) = saga.facts.gave_up.take() {
+                    let is_up = saga.row.down_from_ms.is_none() || saga.row.down_to_ms.is_some();
+                    let now = if is_up { BACK } else { NOT_BACK };
+                    saga.row.why = Some(format!("{why}; {now}"));
+                    return SagaState::Parked;
+                }
             }
             Turn::Done => match saga.facts.course.after(saga.phase) {
                 Some(next) => saga.phase = next,
@@ -348,6 +361,28 @@ impl<'a> Run<'a> {
             Turn::Gone => saga.phase = Phase::Undo,
         }
         SagaState::Running
+    }
+
+    /// What a phase that failed makes of the tenant.
+    async fn failed(&self, saga: &mut Saga, trouble: &Trouble) -> SagaState {
+        use Phase::{Create, Fork, Launch, Look, Quiesce, Reset, Row, Undo};
+        let is_before_row = matches!(saga.phase, Create | Quiesce | Fork | Reset | Launch);
+        match self.standing(saga).await {
+            // It may have failed for that.
+            Standing::Gone if !matches!(saga.phase, Look | Undo) => return self.turned(saga, Turn::Gone),
+            Standing::Other if is_before_row => return self.turned(saga, Turn::Replan(CHANGED)),
+            // Its old machine was stopped for a branch that it does not come to: all is as it was, but for that.
+            Standing::AsRead if saga.facts.quiesced && !saga.facts.course.hard => {
+                if is_before_row || saga.phase == Row {
+                    saga.facts.gave_up = Some(trouble.to_string());
+                    saga.phase = Undo;
+                    return SagaState::Running;
+                }
+            }
+            _ => {}
+        }
+        saga.row.why = Some(trouble.to_string());
+        SagaState::Parked
     }
 
     /// Journals the tenant as it is, and tells of it.

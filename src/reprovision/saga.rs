@@ -30,7 +30,7 @@ pub struct Facts {
     pub role: String,
     /// The database.
     pub database: String,
-    /// SHA-256 of the row as it was read, in hex.
+    /// SHA-256 of the row as the next change of it expects it, in hex.
     pub row: String,
     /// What its new machine and branch are called.
     pub name: String,
@@ -46,6 +46,10 @@ pub struct Facts {
     pub strangers: Vec<String>,
     /// Whether the old machine was taken out of service by us.
     pub quiesced: bool,
+    /// Whether its row names what is new.
+    pub moved: bool,
+    /// What could not be done, of a tenant that goes back to what it had.
+    pub gave_up: Option<String>,
     /// How many old URLs were seen to be refused.
     pub refused: usize,
 }
@@ -70,12 +74,12 @@ impl Facts {
 /// The tenant's URLs, old and new.
 #[derive(Debug, Default)]
 pub(super) struct Urls {
-    /// Every old database URL that is known.
+    /// Every old database URL that is known; the tenant's own first.
     pub(super) old: Vec<SecretText>,
     /// Every old Redis URL that is known.
     pub(super) old_redis: Vec<SecretText>,
-    /// The new database URL.
-    pub(super) new: Option<SecretText>,
+    /// A new database URL for each role; the tenant's own first.
+    pub(super) new: Vec<SecretText>,
     /// The new Redis URL.
     pub(super) redis: Option<SecretText>,
 }
@@ -106,7 +110,7 @@ impl Urls {
             match kind {
                 "old" => urls.old.push(url),
                 "old-redis" => urls.old_redis.push(url),
-                "new" => urls.new = Some(url),
+                "new" => urls.new.push(url),
                 "redis" => urls.redis = Some(url),
                 _ => return None,
             }
@@ -229,12 +233,12 @@ mod tests {
         let urls = Urls {
             old: vec![secret("postgresql://a:b@h/d?x=y z"), secret("postgresql://a:c@h/d")],
             old_redis: vec![],
-            new: Some(secret("postgresql://a:n@h/d")),
+            new: vec![secret("postgresql://a:n@h/d"), secret("postgresql://b:n@h/d")],
             redis: Some(secret("redis://:r@h")),
         };
         let back = Urls::parse(&urls.text()).unwrap();
         assert_eq!((back.old, back.new, back.redis), (urls.old, urls.new, urls.redis));
-        assert!(Urls::parse(&secret("")).unwrap().new.is_none());
+        assert!(Urls::parse(&secret("")).unwrap().new.is_empty());
         assert!(Urls::parse(&secret("what is-this\n")).is_none());
         assert!(Urls::parse(&secret("nothing\n")).is_none());
     }

@@ -134,7 +134,7 @@ impl Works {
     /// Whether the new key seals what it opens again; nothing is stored.
     pub(super) async fn try_new_key(&self) -> Result<(), Trouble> {
         let url = || Some(SecretText::new("postgresql://nobody@nowhere/nothing".to_owned()));
-        let urls = Urls { new: url(), redis: url(), ..Urls::default() };
+        let urls = Urls { new: url().into_iter().collect(), redis: url(), ..Urls::default() };
         self.seal(&RowKey::Text("nobody".to_owned()), &urls).await.map(drop)
     }
 
@@ -144,7 +144,7 @@ impl Works {
         let (sealer, row) = (&self.job.sealer, key.to_string());
         let row_keys = sealer.row_keys().await?;
         let (mut check, mut value) = (Plaintext::new(), Vec::new());
-        let urls = [urls.new.as_ref(), urls.redis.as_ref()];
+        let urls = [urls.new.first(), urls.redis.as_ref()];
         let mut cells = Vec::with_capacity(self.job.target.columns.len());
         for (column, definition) in self.job.target.columns.iter().enumerate() {
             let Some(url) = urls.get(column).copied().flatten() else {

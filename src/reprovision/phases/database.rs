@@ -29,11 +29,12 @@ impl Run<'_> {
         // Cordoned first: a request would start it again.
         fly.cordon(&facts.app, &facts.machine).await?;
         fly.stop(&facts.app, &facts.machine).await?;
-        if !fly.stopped(&facts.app, &facts.machine, patience).await? {
-            return Err(stuck(format!("machine {} does not stop", facts.machine)));
-        }
+        let has_stopped = fly.stopped(&facts.app, &facts.machine, patience).await?;
         if self.works.neon.endpoints(&facts.project, &facts.branch).await?.is_empty() {
             return Ok(Turn::Done);
+        }
+        if !has_stopped {
+            return Err(stuck(format!("machine {} does not stop", facts.machine)));
         }
         let Some(way_in) = self.way_in(saga).await? else {
             return Err(stuck(
@@ -89,47 +90,56 @@ impl Run<'_> {
         let facts = &saga.facts;
         let (project, branch) = (&facts.project, facts.last_branch());
         let roles = self.works.neon.roles(project, branch).await?;
-        let own = self.password(saga, branch);
-        if !roles.iter().any(|role| role.name == own.role) {
-            return Err(stuck(format!("branch {branch} has no role {}", own.role)));
+        let mut names: Vec<_> = resettable(&roles).map(|role| role.name.as_str()).collect();
+        if !names.contains(&&*facts.role) {
+            return Err(stuck(format!(
+                "branch {branch} has no role {} whose password can be reset",
+                facts.role
+            )));
         }
-        for role in resettable(&roles).filter(|role| role.name != own.role) {
-            own.revoke(&format!("role:{}", role.name)).await?;
+        names.sort_by_key(|name| *name != facts.role);
+        let mut new = Vec::with_capacity(names.len());
+        for role in names {
+            new.push(self.password(saga, branch, role).mint(&facts.name).await?.value);
         }
-        let minted = own.mint(&facts.name).await?.value;
-        let url = like(saga.urls.old.first(), minted);
-        self.await_life(&url, true, "the new password is refused").await?;
-        let names: Vec<_> = roles.into_iter().map(|role| role.name).collect();
-        saga.urls.new = Some(url);
+        if let Some(own) = new.first_mut()
+            && let Some(url) = saga.urls.old.first().and_then(|old| like(old, own))
+        {
+            *own = url;
+        }
+        saga.urls.new = new;
         saga.facts.resets += 1;
-        self.shut_out(saga, &names).await?;
+        let Some(url) = saga.urls.new.first() else { return Err(stuck("its new URL is not known")) };
+        self.await_life(url, true, "the new password is refused").await?;
+        // One that can't be shut out is no reason to keep the tenant down.
+        self.shut_out(saga).await?;
         Ok(Turn::Done)
     }
 
-    /// Roles that can log in and that neither the provider nor the operator knows can't any more.
-    async fn shut_out(&self, saga: &mut Saga, known: &[String]) -> Result<(), Trouble> {
-        let Some(url) = &saga.urls.new else { return Ok(()) };
+    /// Roles that can log in and that neither the provider nor the operator knows can't any more; those that can't be
+    /// kept from it, in words.
+    async fn shut_out(&self, saga: &mut Saga) -> Result<Vec<String>, Trouble> {
+        let mut left = Vec::new();
+        let Some(url) = saga.urls.new.first() else { return Ok(left) };
+        let facts = &mut saga.facts;
+        let known = self.works.neon.roles(&facts.project, facts.last_branch()).await?;
         for role in self.works.sql().login_roles(url).await? {
-            let is_known = known.contains(&role)
+            let is_known = known.iter().any(|known| known.name == role)
                 || self.works.known_roles.contains(&role)
                 || OF_NEON.contains(&role.as_str());
             if is_known {
                 continue;
             }
             match self.works.sql().forbid_login(url, &role).await {
-                Ok(()) => {}
+                Ok(()) if facts.strangers.contains(&role) => {}
+                Ok(()) => facts.strangers.push(role),
                 Err(error) if error.is_transient() => return Err(error.into()),
-                Err(error) => {
-                    return Err(stuck(format!(
-                        "role {role} can log in, nobody knows it, and it can't be stopped: {error}"
-                    )));
-                }
-            }
-            if !saga.facts.strangers.contains(&role) {
-                saga.facts.strangers.push(role);
+                Err(error) => left.push(format!(
+                    "role {role} can log in, nobody knows it, and it can't be stopped: {error}"
+                )),
             }
         }
-        Ok(())
+        Ok(left)
     }
 
     /// The branch that the tenant left: new passwords that nobody gets, and no endpoint to log in at.
@@ -143,11 +153,13 @@ impl Run<'_> {
         if endpoints.is_empty() {
             return Ok(Turn::Done);
         }
-        let old = self.password(saga, &facts.branch);
+        let old = self.password(saga, &facts.branch, &facts.role);
         for role in resettable(&neon.roles(&facts.project, &facts.branch).await?) {
             old.revoke(&format!("role:{}", role.name)).await?;
         }
         saga.facts.refused = self.refused(saga).await?;
+        // Where there is no endpoint any more, nothing can be refused.
+        self.save(saga).await?;
         let facts = &saga.facts;
         for endpoint in endpoints {
             neon.delete_endpoint(&facts.project, &endpoint.id, patience).await?;
@@ -157,27 +169,27 @@ impl Run<'_> {
 
     /// Every old URL is refused, or has nothing left to log in to.
     pub(super) async fn death(&self, saga: &mut Saga) -> Result<Turn, Trouble> {
+        if self.works.row(saga.tenant()).await?.is_none() {
+            return Ok(Turn::Gone);
+        }
         if saga.facts.course.strategy.forks() {
             let facts = &saga.facts;
             let left = self.works.neon.endpoints(&facts.project, &facts.branch).await?;
-            return match left.first() {
-                None => Ok(Turn::Done),
-                Some(endpoint) => {
-                    Err(stuck(format!("endpoint {} of its old branch is there again", endpoint.id)))
-                }
-            };
+            if let Some(endpoint) = left.first() {
+                return Err(stuck(format!("endpoint {} of its old branch is there again", endpoint.id)));
+            }
+        } else {
+            saga.facts.refused = self.refused(saga).await?;
         }
-        saga.facts.refused = self.refused(saga).await?;
-        let facts = &saga.facts;
-        let roles = self.works.neon.roles(&facts.project, &facts.branch).await?;
-        let names: Vec<_> = roles.into_iter().map(|role| role.name).collect();
-        self.shut_out(saga, &names).await?;
-        Ok(Turn::Done)
+        match self.shut_out(saga).await?.into_iter().next() {
+            None => Ok(Turn::Done),
+            Some(left) => Err(Trouble::Stuck(left)),
+        }
     }
 
     /// Waits until every old URL is refused; how many there are.
     async fn refused(&self, saga: &Saga) -> Result<usize, Trouble> {
-        let old = || saga.urls.old.iter().filter(|url| Some(*url) != saga.urls.new.as_ref());
+        let old = || saga.urls.old.iter().filter(|url| !saga.urls.new.contains(url));
         for url in old() {
             self.await_life(url, false, "an old URL still works").await?;
         }
@@ -192,7 +204,10 @@ impl Run<'_> {
             match &seen {
                 Life::Live if live => return Ok(()),
                 Life::Dead if !live => return Ok(()),
-                Life::Unknown(error) if !error.is_transient() => return Err(error.clone().into()),
+                // An endpoint that was just made is not known everywhere at once.
+                Life::Unknown(error) if !error.is_transient() && !(live && error.is_missing()) => {
+                    return Err(error.clone().into());
+                }
                 Life::Live | Life::Dead | Life::Unknown(_) => {}
             }
             if !wait.pause().await {
@@ -204,13 +219,13 @@ impl Run<'_> {
         }
     }
 
-    /// The tenant's own role on a branch.
-    fn password(&self, saga: &Saga, branch: &str) -> RolePassword {
+    /// The password of a role on a branch.
+    fn password(&self, saga: &Saga, branch: &str, role: &str) -> RolePassword {
         RolePassword {
             neon: self.works.neon.clone(),
             project: saga.facts.project.clone(),
             branch: branch.to_owned(),
-            role: saga.facts.role.clone(),
+            role: role.to_owned(),
             database: saga.facts.database.clone(),
             endpoint: None,
             route: saga.urls.old.first().map_or(Route::Direct, Route::of),
@@ -222,10 +237,9 @@ impl Run<'_> {
     pub(super) async fn begin_outage(&self, saga: &mut Saga) -> Result<(), Trouble> {
         let is_down = saga.row.down_from_ms.is_some() && saga.row.down_to_ms.is_none();
         if !is_down {
-            // A second outage of a tenant counts from its first.
-            if saga.row.down_from_ms.is_none() {
-                saga.row.down_from_ms = Some(self.works.journal.now_ms().await?);
-            }
+            let before = saga.row.down_from_ms.zip(saga.row.down_to_ms).map_or(0, |(from, to)| to - from);
+            // A second outage begins so much earlier as the first one lasted: their sum is what is kept.
+            saga.row.down_from_ms = Some(self.works.journal.now_ms().await? - before);
             saga.row.down_to_ms = None;
             self.save(saga).await?;
         }
@@ -246,14 +260,23 @@ impl Run<'_> {
     }
 }
 
-/// The new URL, in the form of the old one where that is known: only server and password are the new one's.
-fn like(old: Option<&SecretText>, new: SecretText) -> SecretText {
-    let both = old.and_then(|old| Some((Url::parse(old.expose()).ok()?, Url::parse(new.expose()).ok()?)));
-    let Some((mut url, minted)) = both else { return new };
-    let done = url.set_host(minted.host_str()).is_ok()
-        && url.set_port(minted.port()).is_ok()
-        && url.set_password(minted.password()).is_ok();
-    if done { SecretText::new(url.into()) } else { new }
+/// An old URL with the server and the password of a new one: through the pooler if it was, with its database and its
+/// parameters. `None` where they are of two roles.
+pub(super) fn like(old: &SecretText, new: &SecretText) -> Option<SecretText> {
+    let (mut url, minted) = (Url::parse(old.expose()).ok()?, Url::parse(new.expose()).ok()?);
+    if url.username() != minted.username() {
+        return None;
+    }
+    let host = minted.host_str()?;
+    let host = match (Route::of(old), Route::of(new)) {
+        (Route::Direct, Route::Pooled) => host.replacen("-pooler.", ".", 1),
+        (Route::Pooled, Route::Direct) => host.replacen('.', "-pooler.", 1),
+        _ => host.to_owned(),
+    };
+    url.set_host(Some(&host)).ok()?;
+    url.set_port(minted.port()).ok()?;
+    url.set_password(minted.password()).ok()?;
+    Some(SecretText::new(url.into()))
 }
 
 #[cfg(test)]
@@ -268,8 +291,11 @@ mod tests {
         let minted = || secret("postgresql://owner:t%2Fwo@ep-2-pooler.eu.neon.tech/app?sslmode=require");
         let expected =
             "postgres://owner:t%2Fwo@ep-2-pooler.eu.neon.tech/app?sslmode=require&application_name=x";
-        assert_eq!(like(Some(&old), minted()), secret(expected));
-        assert_eq!(like(None, minted()), minted());
-        assert_eq!(like(Some(&secret("nonsense")), minted()), minted());
+        assert_eq!(like(&old, &minted()), Some(secret(expected)));
+        let direct = secret("postgres://owner:one@ep-1.eu.neon.tech/other");
+        assert_eq!(like(&direct, &minted()), Some(secret("postgres://owner:t%2Fwo@ep-2.eu.neon.tech/other")));
+        assert_eq!(like(&old, &like(&direct, &minted()).unwrap()), Some(secret(expected)));
+        assert_eq!(like(&secret("postgres://reader:one@ep-1.eu.neon.tech/app"), &minted()), None);
+        assert_eq!(like(&secret("nonsense"), &minted()), None);
     }
 }

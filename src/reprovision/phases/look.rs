@@ -68,31 +68,26 @@ impl Run<'_> {
             return Err(stuck(format!("branch {} is protected: its endpoint can't be deleted", branch.id)));
         }
         let endpoints = works.neon.endpoints(at.project, at.branch).await?;
-        let opened = works.open(&row).await?;
-        let mut urls = Urls::default();
-        // Those of a generation before, whose way ended early, have to die too.
-        let known = saga.urls.old.iter().chain(&saga.urls.new);
-        known.filter(|url| is_of(url, &endpoints)).for_each(|url| urls.add_old(url));
-        if let Some(Some((url, _))) = opened.first() {
-            if !is_of(url, &endpoints) {
-                return Err(stuck(format!(
-                    "its row's URL is for a server that is none of branch {}",
-                    branch.id
-                )));
-            }
-            urls.add_old(url);
+        if endpoints.is_empty() && !course.strategy.forks() {
+            return Err(stuck(format!(
+                "branch {} has no endpoint to log in at: --strategy branch makes one",
+                branch.id
+            )));
         }
-        let on_machine = config::urls(&machine.config, &POSTGRES).into_iter();
-        on_machine.filter(|(_, url)| is_of(url, &endpoints)).for_each(|(_, url)| urls.add_old(&url));
-        let login = match urls.old.last().and_then(login) {
+        let opened = works.open(&row).await?;
+        let mut urls = self.known_urls(saga, &endpoints, &opened, &machine)?;
+        let login = match urls.old.first().and_then(login) {
             Some(login) => login,
             None => self.only_login(at.project, at.branch).await?,
         };
-        for role in resettable(&works.neon.roles(at.project, at.branch).await?) {
+        let roles = works.neon.roles(at.project, at.branch).await?;
+        for role in resettable(&roles).filter(|_| !endpoints.is_empty()) {
             let read = password(self, &at, &role.name, &login.database, urls.old.first()).read().await?;
             read.iter().for_each(|url| urls.add_old(url));
         }
         self.redis(&mut urls, &row, &opened, &machine)?;
+        // Nobody is taken down for a row that could not be written then.
+        works.seal(&row.key, &urls).await?;
         let (app, project) = (at.app.to_owned(), at.project.to_owned());
         saga.facts = Facts {
             course,
@@ -109,6 +104,32 @@ impl Run<'_> {
         };
         saga.urls = urls;
         Ok(Turn::Done)
+    }
+
+    /// Every URL of the tenant's database that its machine or its row holds: the one that its machine works with first.
+    fn known_urls(
+        &self,
+        saga: &Saga,
+        endpoints: &[Endpoint],
+        opened: &[Option<(SecretText, bool)>],
+        machine: &Machine,
+    ) -> Result<Urls, Trouble> {
+        // A branch that was left has none, and nothing says whose a URL is.
+        let is_own = |url: &SecretText| endpoints.is_empty() || is_of(url, endpoints);
+        let of_row = opened.first().and_then(Option::as_ref).map(|(url, _)| url);
+        if of_row.is_some_and(|url| !is_own(url)) {
+            return Err(stuck("its row's URL is for a server that is none of its branch"));
+        }
+        let on_machine = config::urls(&machine.config, &POSTGRES);
+        let has_name = |name: &str| name.eq_ignore_ascii_case(&self.works.variables.database);
+        let (own, others): (Vec<_>, Vec<_>) = on_machine.iter().partition(|(name, _)| has_name(name));
+        let own = own.into_iter().map(|(_, url)| url).filter(|url| is_own(url));
+        let others = others.into_iter().map(|(_, url)| url).filter(|url| is_of(url, endpoints));
+        // Those of a generation before, whose way ended early, have to die too.
+        let before = saga.urls.old.iter().chain(&saga.urls.new).filter(|url| is_own(url));
+        let mut urls = Urls::default();
+        own.chain(of_row).chain(others).chain(before).for_each(|url| urls.add_old(url));
+        Ok(urls)
     }
 
     /// The login of a tenant whose URL nobody knows: its branch has one database, and that has an owner.
@@ -143,13 +164,13 @@ impl Run<'_> {
         let holds_one = row.cells.get(1).is_some_and(Option::is_some);
         urls.redis = match (&self.works.redis, urls.old_redis.first()) {
             (Some(shared), Some(old)) => Some(with_path_of(shared, old)),
-            (Some(shared), None) => Some(copy(shared)),
+            (Some(shared), None) if holds_one => Some(copy(shared)),
             (None, Some(old)) => Some(copy(old)),
             (None, None) if holds_one => {
                 let why = "its Redis URL opens under no key, and its machine has none";
                 return Err(stuck(why));
             }
-            (None, None) => None,
+            (_, None) => None,
         };
         Ok(())
     }
@@ -195,7 +216,11 @@ fn login(url: &SecretText) -> Option<Login> {
 fn is_of(url: &SecretText, endpoints: &[Endpoint]) -> bool {
     let Ok(url) = Url::parse(url.expose()) else { return false };
     let host = url.host_str().unwrap_or_default().replacen("-pooler.", ".", 1);
-    endpoints.iter().any(|endpoint| endpoint.host.eq_ignore_ascii_case(&host))
+    // A server that is no name of the provider's may have a port.
+    let named = |endpoint: &Endpoint| {
+        endpoint.host.split(':').next().is_some_and(|one| one.eq_ignore_ascii_case(&host))
+    };
+    endpoints.iter().any(named)
 }
 
 /// The shared server's URL, with the path and the query that a tenant had.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Turn;
+use super::{Turn, database::like};
 use crate::{
     providers::{
         ProviderError,
@@ -98,29 +98,37 @@ impl Run<'_> {
         Err(stuck(format!("machine {id} has the name {}, and was not made by this run", saga.facts.name)))
     }
 
-    /// The machine runs with the new URLs, and its checks pass. If they never do, the tenant is back on what it had, as
+    /// The machine runs with the new URLs, and its checks pass. If they never do, the tenant is back on its old machine, as
     /// far as there is a way.
     pub(super) async fn launch(&self, saga: &mut Saga) -> Result<Turn, Trouble> {
-        let replacements = self.replacements(saga);
-        let facts = &saga.facts;
-        let whole = if Self::is_in_place(saga) { None } else { self.whole_of_old(saga).await? };
-        let launched = self.configure(saga, facts.last_machine(), whole, &replacements).await;
+        let (replacements, course) = (self.replacements(saga), saga.facts.course);
+        let machine = saga.facts.last_machine();
+        let launched = if Self::is_in_place(saga) {
+            self.configure(saga, machine, None, &replacements, "").await
+        } else {
+            let old = self.old_machine(saga).await?;
+            // What was deployed to the old one since is deployed to the new one too.
+            let version = old.as_ref().map_or("", |old| &*old.instance_id);
+            self.configure(saga, machine, old.as_ref().map(whole).transpose()?, &replacements, version).await
+        };
         match launched {
-            Ok(()) if Self::is_in_place(saga) => self.end_outage(saga).await?,
+            Ok(()) if !course.phases().contains(&Phase::Traffic) => self.end_outage(saga).await?,
             Ok(()) => {}
-            Err(Trouble::Deploy(DeployError::NotHealthy(machine))) => {
-                let back = self.fall_back(saga, &replacements).await?;
-                return Err(stuck(format!("machine {machine} does not pass its checks; {back}")));
+            Err(trouble) if trouble.may_pass() || (course.strategy.forks() && !course.hard) => {
+                return Err(trouble);
             }
-            Err(trouble) => return Err(trouble),
+            Err(trouble) => {
+                let back = self.fall_back(saga, &replacements).await?;
+                return Err(stuck(format!("{trouble}; {back}")));
+            }
         }
         Ok(Turn::Done)
     }
 
-    /// The old machine's whole configuration, as it is now; where the old one is gone, the new one has a copy.
-    async fn whole_of_old(&self, saga: &Saga) -> Result<Option<Map<String, Value>>, Trouble> {
+    /// The old machine as it is now; where it is gone, the new one has a copy of what it was.
+    async fn old_machine(&self, saga: &Saga) -> Result<Option<Machine>, Trouble> {
         match self.works.fly.machine(&saga.facts.app, &saga.facts.machine).await {
-            Ok(old) => whole(&old).map(Some),
+            Ok(old) => Ok(Some(old)),
             Err(error) if error.is_missing() => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -128,23 +136,32 @@ impl Run<'_> {
 
     fn replacements(&self, saga: &Saga) -> Vec<Replacement> {
         let (urls, variables) = (&saga.urls, &self.works.variables);
-        let of = |old: &[_], variable: &str, new: Option<&_>| {
-            let old = old.iter().map(copy).collect();
-            new.map(|new| Replacement { old, variable: variable.to_owned(), new: copy(new) })
-        };
-        let database = of(&urls.old, &variables.database, urls.new.as_ref());
-        database.into_iter().chain(of(&urls.old_redis, &variables.redis, urls.redis.as_ref())).collect()
+        let new_of = |old: &_| urls.new.iter().find_map(|new| like(old, new));
+        let pairs = urls.old.iter().filter_map(|old| Some((copy(old), new_of(old)?)));
+        let database = urls.new.first().map(|new| Replacement {
+            variable: variables.database.clone(),
+            new: copy(new),
+            pairs: pairs.collect(),
+        });
+        let redis = urls.redis.as_ref().map(|new| Replacement {
+            variable: variables.redis.clone(),
+            new: copy(new),
+            pairs: urls.old_redis.iter().map(|old| (copy(old), copy(new))).collect(),
+        });
+        database.into_iter().chain(redis).collect()
     }
 
+    /// The machine has this configuration, runs, and is healthy.
     async fn configure(
         &self,
         saga: &Saga,
         machine: &str,
         whole: Option<Map<String, Value>>,
         replacements: &[Replacement],
+        tag: &str,
     ) -> Result<(), Trouble> {
         let facts = &saga.facts;
-        let launch = format!("{}-{}", facts.name, facts.resets);
+        let launch = format!("{}-{}-{tag}", facts.name, facts.resets);
         let marks = [(RUN, self.id()), (TENANT, saga.tenant()), (LAUNCH, launch.as_str())];
         let change = Configured { whole, replacements, marks };
         let changing = Changing {
@@ -159,29 +176,18 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The old machine is in service again, if that can be; what became of it, in words.
+    /// The old machine is in service with the new URL, if that can be; what became of it, in words.
     async fn fall_back(
         &self,
         saga: &mut Saga,
         replacements: &[Replacement],
     ) -> Result<&'static str, Trouble> {
-        if Self::is_in_place(saga) || (saga.facts.course.strategy.forks() && saga.facts.course.hard) {
+        if Self::is_in_place(saga) || saga.facts.course.strategy.forks() {
             return Ok("the tenant is down: its old credentials are dead");
         }
         let (fly, facts) = (&self.works.fly, &saga.facts);
         fly.stop(&facts.app, facts.last_machine()).await?;
-        if facts.course.strategy.forks() {
-            // What is written from now on is written to the old branch: the new one is of no use any more.
-            self.back_in_service(saga).await?;
-            saga.phase = Phase::Undo;
-            let (app, machine) = (&saga.facts.app, &saga.facts.machine);
-            if !fly.healthy(app, machine, self.works.manner.patience).await? {
-                return Ok("nor does its old machine since it was stopped: the tenant is down");
-            }
-            self.end_outage(saga).await?;
-            return Ok("its old machine is in service again, as it was");
-        }
-        match self.configure(saga, &saga.facts.machine, None, replacements).await {
+        match self.configure(saga, &saga.facts.machine, None, replacements, "").await {
             Ok(()) => {}
             Err(Trouble::Deploy(DeployError::NotHealthy(_))) => {
                 return Ok("nor does its old machine with the new URL: the tenant is down");
@@ -193,21 +199,35 @@ impl Run<'_> {
         Ok("its old machine is in service with the new URL")
     }
 
-    /// The old machine, as it was before we took it out of service.
-    pub(super) async fn back_in_service(&self, saga: &Saga) -> Result<(), Trouble> {
+    /// The old machine runs with what it had before it was taken out of service, and is routed to.
+    pub(super) async fn back_in_service(&self, saga: &mut Saga) -> Result<(), Trouble> {
         let (fly, facts) = (&self.works.fly, &saga.facts);
-        fly.start(&facts.app, &facts.machine).await?;
+        if Self::is_in_place(saga) {
+            let back: Vec<_> =
+                self.replacements(saga).into_iter().filter_map(Replacement::reversed).collect();
+            match self.configure(saga, &facts.machine, None, &back, "back").await {
+                Ok(()) | Err(Trouble::Deploy(DeployError::NotHealthy(_))) => {}
+                Err(trouble) => return Err(trouble),
+            }
+        } else {
+            fly.start(&facts.app, &facts.machine).await?;
+        }
         fly.uncordon(&facts.app, &facts.machine).await?;
+        if fly.healthy(&facts.app, &facts.machine, self.works.manner.patience).await? {
+            self.end_outage(saga).await?;
+        }
         Ok(())
     }
 
-    /// The new machine has the old one's place, and the old one is gone.
+    /// The machine that was launched is routed to, and one whose place it took is gone.
     pub(super) async fn traffic(&self, saga: &mut Saga) -> Result<Turn, Trouble> {
         let (fly, patience) = (&self.works.fly, self.works.manner.patience);
-        let facts = &saga.facts;
-        fly.uncordon(&facts.app, facts.last_machine()).await?;
+        fly.uncordon(&saga.facts.app, saga.facts.last_machine()).await?;
         self.end_outage(saga).await?;
         let facts = &saga.facts;
+        if Self::is_in_place(saga) {
+            return Ok(Turn::Done);
+        }
         fly.cordon(&facts.app, &facts.machine).await?;
         fly.stop(&facts.app, &facts.machine).await?;
         // One that does not stop is destroyed all the same: it has no credential that works.

@@ -7,6 +7,7 @@ mod row;
 mod undo;
 
 pub(super) use look::Whereabouts;
+pub(super) use row::{CHANGED, Standing};
 
 use super::{Phase, Run, error::Trouble, saga::Saga};
 

@@ -11,6 +11,22 @@ use crate::{
     store::{TenantChange, TenantRow},
 };
 
+/// Why a tenant is looked at anew.
+pub(in crate::reprovision) const CHANGED: &str = "its row was changed by somebody else meanwhile";
+
+/// What a row is, beside what it was when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::reprovision) enum Standing {
+    /// The same.
+    AsRead,
+    /// Another, by somebody else or by us.
+    Other,
+    /// No more.
+    Gone,
+    /// It can't be read now.
+    Unknown,
+}
+
 /// What became of a row that was to change.
 enum Swapped {
     /// It is as it is to be.
@@ -35,10 +51,23 @@ impl Run<'_> {
         let aim =
             Aim { machine: facts.last_machine(), region: facts.last_region(), branch: facts.last_branch() };
         Ok(match self.swap(saga, &aim).await? {
-            Swapped::Done => Turn::Done,
-            Swapped::Other => Turn::Replan("its row was changed by somebody else meanwhile"),
+            Swapped::Done => {
+                saga.facts.moved = true;
+                Turn::Done
+            }
+            Swapped::Other => Turn::Replan(CHANGED),
             Swapped::Gone => Turn::Gone,
         })
+    }
+
+    /// What has become of the row of a tenant whose phase failed.
+    pub(in crate::reprovision) async fn standing(&self, saga: &Saga) -> Standing {
+        match self.works.row(saga.tenant()).await {
+            Ok(None) => Standing::Gone,
+            Ok(Some(row)) if fingerprint(&row) == saga.facts.row => Standing::AsRead,
+            Ok(Some(_)) => Standing::Other,
+            Err(_) => Standing::Unknown,
+        }
     }
 
     /// The row keeps its machine, and holds the new URL: the old machine is in service with it.
@@ -79,7 +108,7 @@ impl Run<'_> {
         if !says(&row.machine, aim.machine) || !says(&row.branch, aim.branch) {
             return Ok(false);
         }
-        let wanted = [saga.urls.new.as_ref(), saga.urls.redis.as_ref()];
+        let wanted = [saga.urls.new.first(), saga.urls.redis.as_ref()];
         let opened = self.works.open(row).await?;
         Ok(opened.iter().zip(wanted).all(|(opened, wanted)| match (opened, wanted) {
             (Some((url, is_current)), Some(wanted)) => *is_current && url == wanted,

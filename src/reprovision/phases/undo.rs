@@ -11,32 +11,51 @@ use crate::{
 };
 
 impl Run<'_> {
-    /// The machine and the branch that were made for this generation are gone, unless the row names them.
+    /// The machine and the branch that were made for this generation are gone, unless the row names them. Where the tenant
+    /// still is on its old machine, that is in service again before.
     pub(super) async fn undo(&self, saga: &mut Saga) -> Result<Turn, Trouble> {
         let row = self.works.row(saga.tenant()).await?;
-        self.take_back(saga, row.as_ref()).await?;
-        Ok(if row.is_none() { Turn::Gone } else { Turn::Done })
-    }
-
-    async fn take_back(&self, saga: &Saga, row: Option<&TenantRow>) -> Result<(), Trouble> {
-        let facts = &saga.facts;
-        let named = |of: fn(&TenantRow) -> &Option<String>| row.and_then(|row| of(row).as_deref());
-        let in_use = named(|row| &row.machine);
-        if facts.quiesced && in_use == Some(facts.machine.as_str()) {
+        let named = |of: fn(&TenantRow) -> &Option<String>| row.as_ref().and_then(|row| of(row).as_deref());
+        let machine_in_use = named(|row| &row.machine);
+        let branch_in_use = named(|row| &row.branch);
+        let is_down = saga.facts.quiesced && !saga.facts.course.hard;
+        if is_down && machine_in_use == Some(saga.facts.machine.as_str()) {
             self.back_in_service(saga).await?;
         }
+        let facts = &saga.facts;
         // Undone is only what comes after its making: the ids are known.
-        if let Some(machine) = facts.new_machine.as_deref().filter(|machine| in_use != Some(*machine)) {
+        if let Some(machine) = facts.new_machine.as_deref().filter(|one| machine_in_use != Some(*one)) {
             self.destroy(&facts.app, machine).await?;
         }
-        let in_use = named(|row| &row.branch);
-        if let Some(branch) = facts.new_branch.as_deref().filter(|branch| in_use != Some(*branch)) {
-            let (neon, patience) = (&self.works.neon, self.works.manner.patience);
-            match neon.delete_branch(&facts.project, branch, patience).await {
-                Ok(()) => {}
-                Err(error) if error.is_transient() => return Err(error.into()),
-                Err(error) => return Err(stuck(format!("its branch {branch} can't be deleted: {error}"))),
-            }
+        if let Some(branch) = facts.new_branch.as_deref().filter(|one| branch_in_use != Some(*one)) {
+            self.delete_branch(saga, branch).await?;
+        }
+        if row.is_some() {
+            return Ok(Turn::Done);
+        }
+        if facts.moved {
+            self.leave(saga).await?;
+        }
+        Ok(Turn::Gone)
+    }
+
+    async fn delete_branch(&self, saga: &Saga, branch: &str) -> Result<(), Trouble> {
+        let patience = self.works.manner.patience;
+        match self.works.neon.delete_branch(&saga.facts.project, branch, patience).await {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_transient() => Err(error.into()),
+            Err(error) => Err(stuck(format!("its branch {branch} can't be deleted: {error}"))),
+        }
+    }
+
+    /// What a tenant had before its row was changed by us is no more than what it had last: whoever deleted it has not
+    /// seen it.
+    async fn leave(&self, saga: &mut Saga) -> Result<(), Trouble> {
+        if !Self::is_in_place(saga) {
+            self.destroy(&saga.facts.app, &saga.facts.machine).await?;
+        }
+        if saga.facts.course.strategy.forks() {
+            self.retire(saga).await?;
         }
         Ok(())
     }

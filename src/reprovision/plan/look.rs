@@ -182,17 +182,12 @@ impl Plan {
 
     /// Whether each branch is there and can be left, who hangs on it, and whether the key may change its project.
     pub(super) async fn look_at_branches(&mut self, works: &Works) -> Result<(), ReprovisionError> {
-        let mut projects: BTreeMap<String, String> = BTreeMap::new();
+        let mut projects: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for planned in &self.tenants {
-            projects.entry(planned.project.clone()).or_insert_with(|| planned.branch.clone());
+            projects.entry(planned.project.clone()).or_default().push(planned.branch.clone());
         }
-        let looks = stream::iter(projects).map(|(project, branch)| async move {
-            let look = async {
-                let branches = works.neon.branches(&project).await?;
-                works.neon.may_change(&project, &branch).await?;
-                Ok(branches)
-            };
-            match look.await {
+        let looks = stream::iter(projects).map(|(project, wanted)| async move {
+            match branches_of(works, &project, wanted).await {
                 Err(error) if ProviderError::is_transient(&error) => Err(error),
                 look => Ok((project, look)),
             }
@@ -249,6 +244,30 @@ impl Plan {
         self.obstacles.append(&mut obstacles);
         self.warnings.append(&mut warnings);
     }
+}
+
+/// The branches of a project that this key may change, those that are wanted among them as far as they are there.
+async fn branches_of(
+    works: &Works,
+    project: &str,
+    wanted: Vec<String>,
+) -> Result<Vec<Branch>, ProviderError> {
+    let mut branches = works.neon.branches(project).await?;
+    for id in wanted {
+        if branches.iter().any(|branch| branch.id == id) {
+            continue;
+        }
+        // A list that lags proves nothing.
+        match works.neon.branch(project, &id).await {
+            Ok(branch) => branches.push(branch),
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if let Some(branch) = branches.first() {
+        works.neon.may_change(project, &branch.id).await?;
+    }
+    Ok(branches)
 }
 
 /// Whether a row is nobody's yet.
