@@ -119,7 +119,7 @@ pub(crate) struct Tuning {
 
 pub(crate) struct World {
     pub(crate) shape: Shape,
-    pub(crate) fly: Fly,
+    pub(crate) fly: Arc<Fly>,
     pub(crate) neon: Arc<Neon>,
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) journal: Arc<dyn Store>,
@@ -197,7 +197,7 @@ impl World {
         let old: Key = rand::random();
         keep(&folder.path().join("old.key"), &old);
         keep(&folder.path().join("new.key"), &rand::random());
-        let (fly, neon) = (Fly::start(), Arc::new(neon));
+        let (fly, neon) = (Arc::new(Fly::start()), Arc::new(neon));
         fly.hurry_leases();
         let judge = Arc::clone(&neon);
         fly.judge(move |environment| {
@@ -294,7 +294,12 @@ impl World {
     }
 
     fn table(&self) -> PathBuf {
-        self.folder.path().join("tenants.db")
+        self.file("tenants.db")
+    }
+
+    /// A file of the world: `tenants.db`, `journal.db`, `keyring.json`.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
     }
 
     /// Changes how runs go about it.

@@ -200,6 +200,7 @@ impl World {
         let billing = secret(&self.stripe.key("rk_live_", "acct_1"));
         let repository = REPOSITORY.parse().unwrap();
         Estate {
+            reprovision: None,
             fly: Some(FlyApp {
                 fly: FlyClient::new(&machines, &graphql, user.clone(), BRISK).unwrap(),
                 token: user,

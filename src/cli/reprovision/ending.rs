@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{
     asked, fault, leftovers,
+    run::Finished,
     tally::{Tally, tenants},
 };
 use crate::cli::{
@@ -64,11 +65,7 @@ impl Told<'_> {
         Tally::of(self.works.journal.as_ref(), self.run.id()).await
     }
 
-    pub(super) async fn answer(
-        &self,
-        ending: Ending,
-        finished: Option<&(Finish, Option<String>)>,
-    ) -> Result<Answer, Fault> {
+    pub(super) async fn answer(&self, ending: Ending, finished: Option<&Finished>) -> Result<Answer, Fault> {
         let (tally, store) = (self.tally().await?, self.works.journal.as_ref());
         let (exit, outcome, what) = match (ending, finished) {
             (Ending::Complete, Some((_, Some(_)))) => (

@@ -39,12 +39,8 @@ pub(super) fn command() -> Command {
         )
 }
 
-/// How this process's part ended.
-enum End {
-    Came(Result<(Ending, Option<(Finish, Option<String>)>), ReprovisionError>),
-    /// Told to stop a second time.
-    Cut,
-}
+/// What the end came to, and its certificate if nothing is left.
+pub(super) type Finished = (Finish, Option<String>);
 
 pub(in crate::cli) async fn run(call: &Call) -> Result<Answer, Fault> {
     let asked = asked::asked(call)?;
@@ -72,15 +68,15 @@ pub(in crate::cli) async fn run(call: &Call) -> Result<Answer, Fault> {
     };
     let tally = Tally::of(works.journal.as_ref(), run.id()).await?;
     screen.begin(tally.total(), tally.ended());
-    let end = through(&run, &mut signals, &screen).await;
+    let came = through(&run, &mut signals, &screen).await;
     screen.clear();
     // Where it ended by itself there is no lease any more, and this does nothing.
     drop(timeout(RELEASE, run.release()).await);
     let told = Told { call, works: &works, run: &run, file };
-    match end {
-        End::Came(Ok((ending, finished))) => told.answer(ending, finished.as_ref()).await,
-        End::Came(Err(error)) => Err(told.failed(error).await),
-        End::Cut => Err(told.cut().await),
+    match came {
+        Some(Ok((ending, finished))) => told.answer(ending, finished.as_ref()).await,
+        Some(Err(error)) => Err(told.failed(error).await),
+        None => Err(told.cut().await),
     }
 }
 
@@ -136,8 +132,12 @@ fn require_same(
     Ok(())
 }
 
-/// Brings every tenant as far as it goes, and proves the end.
-async fn through(run: &Run<'_>, signals: &mut Signals, screen: &Screen) -> End {
+/// Brings every tenant as far as it goes, and proves the end; `None` when it was told to stop at once.
+async fn through(
+    run: &Run<'_>,
+    signals: &mut Signals,
+    screen: &Screen,
+) -> Option<Result<(Ending, Option<Finished>), ReprovisionError>> {
     let (stop, stopping) = watch::channel(Stop::Never);
     let work = async {
         let ending = run.advance(stopping).await?;
@@ -150,10 +150,10 @@ async fn through(run: &Run<'_>, signals: &mut Signals, screen: &Screen) -> End {
     tokio::pin!(work);
     loop {
         tokio::select! {
-            came = &mut work => return End::Came(came),
+            came = &mut work => return Some(came),
             () = signals.next() => {
                 if stop.send_replace(Stop::AfterTenants) == Stop::AfterTenants {
-                    return End::Cut;
+                    return None;
                 }
                 screen.note(
                     "beginning no other tenant; those under way are brought to their end… (once more: stop now; nothing \

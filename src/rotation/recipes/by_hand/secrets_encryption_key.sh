@@ -16,7 +16,6 @@ reseal reprovision run --plan DIGEST --new aws-kms:ARN --kms aws-kms:ARN
 reseal reprovision status
 flyctl secrets unset --app molecule-cp SECRETS_ENCRYPTION_KEY
 
-# DANGEROUS, and only where the tenants' URLs were read: a key that replaces the old one outright. Every row of
-# org_instances that is not re-keyed is lost with it, and every tenant is unreachable until it is provisioned anew, with
-# a Neon branch and a Fly machine of its own.
+# DANGEROUS: a key that replaces the old one outright, with neither of the above. Every row of org_instances is lost with
+# it, and every tenant is unreachable until it is provisioned anew, with a Neon branch and a Fly machine of its own.
 #   openssl rand -hex 32
