@@ -121,8 +121,8 @@ impl Seen {
     }
 
     fn time_left_in_words(&self) -> String {
-        let left = self.time_left().filter(|left| !left.is_zero());
-        let left = left.map(|left| about(u32::try_from(left.as_secs()).unwrap_or(u32::MAX)));
+        let left = self.time_left().map(|left| u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
+        let left = left.filter(|left| *left > 0).map(about);
         left.map_or_else(String::new, |left| format!(", about {left} left"))
     }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::desk::Desk;
+use super::desk::{Desk, UNROTATED};
 use crate::support::vendors::{
     control_plane::{ControlPlane, Surroundings},
     fly::{Made, ORG},
@@ -54,6 +54,12 @@ async fn the_key_is_replaced_and_with_it_every_tenants_urls() {
     desk.operator.guard(&session);
 
     let secret = "SECRETS_ENCRYPTION_KEY";
+    let plan = desk.type_(&[&["plan"], &UNROTATED[..]].concat()).exits(0);
+    assert!(
+        plan.out.contains("app molecule-cp has no KMS_KEY_ARN, and can't read what a run writes"),
+        "{}",
+        plan.out
+    );
     let begin =
         ["rotate", secret, "--strategy", "reprovision", "--yes", "--accept-unverified", "pause-provisioning"];
     // Two secrets were not rotated before, and nobody said that they need not be.

@@ -6,7 +6,7 @@ use super::desk::Desk;
 use crate::cli::rotate::desk::{ended, wait_until};
 
 /// What a tenant's reset asks for, and no plan.
-const RESET: &str = "/roles/neondb_owner/reset_password";
+pub(super) const RESET: &str = "/roles/neondb_owner/reset_password";
 
 fn send(signal: &str, pid: u32) {
     assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());

@@ -85,7 +85,7 @@ async fn the_canaries_come_first_and_the_rest_after_a_word() {
         "{}",
         status.out
     );
-    assert_eq!(status.hints(), ["reseal reprovision run --new KEY"]);
+    assert_eq!(status.hints(), ["reseal reprovision run"]);
 
     // What is decided is decided.
     let other = desk.type_(&["run", "--strategy", "branch"]).exits(4);
