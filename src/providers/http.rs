@@ -142,9 +142,10 @@ impl Client {
             .user_agent(concat!("reseal/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(manner.timeout.min(Duration::from_secs(10)))
-            .timeout(manner.timeout)
-            .build()
-            .map_err(|_| BadBase::NoTls(rules.provider))?;
+            .timeout(manner.timeout);
+        // To read the system's certificates takes longer than a call to a neighbour.
+        let http = if base.scheme() == "http" { http.tls_certs_only([]) } else { http };
+        let http = http.build().map_err(|_| BadBase::NoTls(rules.provider))?;
         let limits = Arc::new(Limits::new(rules.paces, manner.times));
         Ok(Self { http, base, rules, auth: Arc::new(auth), manner, limits })
     }
