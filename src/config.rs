@@ -9,6 +9,7 @@ mod layers;
 mod providers;
 mod settings;
 mod source;
+mod tenants;
 
 pub(crate) use database_url::{DatabaseUrl, SQLITE};
 use layers::Origin;

@@ -31,7 +31,7 @@ const ROWS: usize = 50_000;
 const WRITERS: usize = 4;
 
 /// How long trouble lasts, unless the environment says otherwise.
-const SECONDS: u64 = 30;
+const SECONDS: u64 = 20;
 
 /// How long the database is left alone after a crash, at least.
 const BETWEEN_CRASHES: Duration = Duration::from_secs(5);

@@ -7,6 +7,7 @@ mod kinds;
 mod life;
 pub(crate) mod operator;
 mod refusals;
+mod reprovision;
 mod rotate;
 mod settings;
 mod stopping;

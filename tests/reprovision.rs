@@ -3,4 +3,4 @@
 mod check;
 mod matrix;
 mod store;
-mod world;
+pub(crate) mod world;

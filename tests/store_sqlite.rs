@@ -26,6 +26,8 @@ use sqlx::{
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::support::folder_in_memory;
+
 const LIMITS: PageLimits = PageLimits { rows: 1000, bytes: 4 << 20, value: 1 << 20 };
 
 /// The tables that every promise about rows is kept for; `a` and `b` hold the values.
@@ -46,7 +48,7 @@ struct Fixture {
 impl Fixture {
     /// A database in WAL mode with `sql` run in it and our own tables.
     async fn new(sql: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = folder_in_memory();
         let path = dir.path().join("t.db");
         let store = Sqlite::create(&path).await.unwrap();
         store.migrate().await.unwrap();

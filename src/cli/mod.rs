@@ -12,6 +12,7 @@ use reseal::store::{FenceMode, Target};
 mod answer;
 mod args;
 mod audit;
+mod certificate;
 mod completions;
 mod config;
 mod connect;
@@ -32,6 +33,7 @@ mod plan;
 mod progress;
 mod quarantine;
 mod report;
+mod reprovision;
 mod retire;
 mod rotation;
 mod run;
@@ -113,6 +115,7 @@ fn commands() -> Command {
         quarantine::command(),
         keys::command(),
         rotation::command(),
+        reprovision::command(),
         audit::command(),
         secrets::command(),
         runbook::command(),
@@ -185,6 +188,9 @@ pub(crate) fn done(call: &Call) -> Exit {
             "rotate abort" => rotation::abort(call).await,
             "rotate status" => rotation::status(call).await,
             "rotate adopt" => rotation::adopt(call).await,
+            "reprovision plan" => reprovision::plan(call).await,
+            "reprovision run" => reprovision::run(call).await,
+            "reprovision status" => reprovision::status(call).await,
             "audit verify" => audit::verify(call).await,
             "audit export" => audit::export(call).await,
             "secrets list" => secrets::list(call).await,

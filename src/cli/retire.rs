@@ -1,11 +1,6 @@
 //! `retire`: ends the use of a key that no value is under any more, with a certificate.
 
-use std::{
-    fs::OpenOptions,
-    io::{self, Write},
-    path::Path,
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use clap::{Arg, ArgAction, Command};
 use reseal::{
@@ -17,7 +12,7 @@ use reseal::{
 };
 use serde_json::{Value, json};
 
-use super::{Answer, Call, Exit, Fault, args, audit, connect, meant, stdio::shown};
+use super::{Answer, Call, Exit, Fault, args, audit, certificate, connect, meant, stdio::shown};
 use crate::config::quote;
 
 pub(super) fn command() -> Command {
@@ -31,12 +26,7 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::Append)
                 .help("A precondition to waive, by the name that the refusal gives it; repeat for each"),
         )
-        .arg(
-            Arg::new("certificate")
-                .long("certificate")
-                .value_name("FILE")
-                .help("Write the certificate to this file too, which must not exist"),
-        );
+        .arg(certificate::arg());
     let groups = [args::DATABASE, args::NAME, args::COLUMNS, &["new", "format"], args::READING, args::OUTPUT];
     args::with_settings(command, &groups).after_help(
         "Refused, with every precondition that does not hold and the command that meets it, unless of each target\n\
@@ -68,10 +58,7 @@ pub(super) fn key(call: &Call) -> Result<KeySpec, Fault> {
 pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let spec = key(call)?;
     let waivers: Vec<String> = call.args.get_many("waive").into_iter().flatten().cloned().collect();
-    let file = call.args.get_one::<String>("certificate").map(String::as_str);
-    if let Some(file) = file.filter(|file| Path::new(file).exists()) {
-        return Err(exists(file));
-    }
+    let file = certificate::file(&call.args)?;
     let choice = KeyChoice {
         old: Vec::new(),
         new: meant::new_key(call)?,
@@ -88,7 +75,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let retired = rekey::retire(&job, &old, &waivers).await;
     let retired = retired.map_err(|error| fault(call, &spec, &job.target.name, &waivers, error))?;
     if let Some(file) = file {
-        write_new(file, retired.certificate.as_bytes())?;
+        write(file, &retired.certificate)?;
     }
     answer(call, &job, &spec, &retired, &waivers, file).await
 }
@@ -178,19 +165,8 @@ fn removal(spec: &KeySpec, name: &str, targets: &str) -> Vec<String> {
     }
 }
 
-fn exists(file: &str) -> Fault {
-    Fault::refused(format!("{file} exists, and a certificate overwrites nothing")).hint("name another file")
-}
-
-/// # Crash safety
-/// The file is on disk, whole, when this returns; the certificate is in the database before it is written.
-fn write_new(file: &str, content: &[u8]) -> Result<(), Fault> {
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create_new(true).open(file)?;
-        file.write_all(content)?;
-        file.sync_all()
-    };
-    write().map_err(|error| {
+fn write(file: &str, content: &str) -> Result<(), Fault> {
+    certificate::write_new(file, content.as_bytes()).map_err(|error| {
         Fault::failed(format!(
             "the key is retired, but its certificate can't be written to {file}: {}",
             error.kind()

@@ -11,6 +11,8 @@ pub(super) const PROVIDERS: &[Definition] = &[
     fly("fly-app", "NAME", "The control plane's app").default(&["molecule-cp"]),
     fly("fly-org", "SLUG", "The organization that tokens belong to"),
     fly("fly-redis", "NAME", "The Redis add-on that Fly made"),
+    fly("fly-rate-multiple", "N", "How many times the documented rate limits this account was granted")
+        .default(&["1"]),
     github("github-url", "URL", "The API").default(&["https://api.github.com"]),
     token("github", "github-token", "A token that may write Actions secrets and dispatch workflows"),
     github("github-repo", "OWNER/NAME", "The repository that publishes images")
@@ -22,6 +24,8 @@ pub(super) const PROVIDERS: &[Definition] = &[
     token("neon", "neon-token", "An API key that makes API keys and resets roles"),
     neon("neon-org", "ID", "The organization that API keys belong to; a person's own without"),
     neon("neon-project", "ID", "The control plane's project").default(&["cool-sea-89357706"]),
+    neon("neon-rate-multiple", "N", "How many times the documented rate limits this account was granted")
+        .default(&["1"]),
     resend("resend-url", "URL", "The API").default(&[reseal::providers::resend::URL]),
     token("resend", "resend-token", "A key with full access"),
     resend("resend-from", "ADDRESS", "RESEND_FROM_EMAIL as it is now"),
@@ -40,7 +44,7 @@ pub(super) const PROVIDERS: &[Definition] = &[
 macro_rules! vendors {
     ($($function:ident $vendor:literal),*) => {
         $(const fn $function(name: &'static str, value_name: &'static str, help: &'static str) -> Definition {
-            Definition { vendor: Some($vendor), ..Definition::new(name, Kind::One, value_name, help) }
+            Definition { group: Some($vendor), ..Definition::new(name, Kind::One, value_name, help) }
         })*
     };
 }
@@ -50,5 +54,5 @@ vendors!(
 );
 
 const fn token(vendor: &'static str, name: &'static str, help: &'static str) -> Definition {
-    Definition { vendor: Some(vendor), ..Definition::new(name, Kind::Secret, "SECRET", help) }
+    Definition { group: Some(vendor), ..Definition::new(name, Kind::Secret, "SECRET", help) }
 }

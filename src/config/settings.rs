@@ -1,6 +1,7 @@
-//! The table of settings. Those of the vendors' APIs have a table of their own (`providers.rs`).
+//! The table of settings. Those of the vendors' APIs have a table of their own (`providers.rs`), and those of the tenants
+//! (`tenants.rs`).
 
-use super::providers::PROVIDERS;
+use super::{providers::PROVIDERS, tenants::TENANTS};
 
 /// How many values a setting has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +32,8 @@ pub(crate) struct Definition {
     pub(crate) choices: &'static [&'static str],
     /// Its values when no layer has any.
     pub(crate) default: &'static [&'static str],
-    /// The vendor whose table in the file it is in; it has no flag then.
-    pub(super) vendor: Option<&'static str>,
+    /// The vendor whose table in the file it is in, or `tenants`; it has no flag then.
+    pub(super) group: Option<&'static str>,
 }
 
 impl Definition {
@@ -42,7 +43,7 @@ impl Definition {
         value_name: &'static str,
         help: &'static str,
     ) -> Self {
-        Self { name, kind, value_name, help, choices: &[], default: &[], vendor: None }
+        Self { name, kind, value_name, help, choices: &[], default: &[], group: None }
     }
 
     const fn choices(self, choices: &'static [&'static str]) -> Self {
@@ -61,11 +62,15 @@ impl Definition {
         }
     }
 
-    /// Its name in the file: `name`, or `providers.VENDOR.name` in a vendor's table.
+    /// Its name in the file: `name`, `tenants.name`, or `providers.VENDOR.name` in a vendor's table.
     pub(crate) fn key(&self) -> String {
-        let Some(vendor) = self.vendor else { return self.name.to_owned() };
-        let own = self.name.strip_prefix(vendor).and_then(|rest| rest.strip_prefix('-')).unwrap_or(self.name);
-        format!("providers.{vendor}.{own}").replace('-', "_")
+        let Some(group) = self.group else { return self.name.to_owned() };
+        let own = self.name.strip_prefix(group).and_then(|rest| rest.strip_prefix('-')).unwrap_or(self.name);
+        match group {
+            "tenants" => format!("tenants.{own}"),
+            vendor => format!("providers.{vendor}.{own}"),
+        }
+        .replace('-', "_")
     }
 }
 
@@ -76,7 +81,7 @@ pub(crate) fn definition(name: &str) -> &'static Definition {
 
 /// Every setting.
 pub(crate) fn all() -> impl Iterator<Item = &'static Definition> {
-    SETTINGS.iter().chain(PROVIDERS)
+    SETTINGS.iter().chain(PROVIDERS).chain(TENANTS)
 }
 
 /// Every setting that has a flag, in the order of help.

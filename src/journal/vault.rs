@@ -6,7 +6,7 @@ use crate::{
     envelope::{Cell, v3::BoundKey},
     keyring::{self, ProofFailed, RegistryError, kms::Kms},
     secret::{Plaintext, SecretText},
-    store::{DataKeyState, Store, StoreError},
+    store::{DataKeyState, Store, StoreError, WrappedDataKey},
 };
 
 /// The purpose of the journal's data keys in the registry.
@@ -49,13 +49,24 @@ impl Vault {
     /// # Errors
     /// The store's and the registry's; among them a data key that is wrapped under another KMS key than `kms`.
     pub async fn unlock(store: &dyn Store, kms: &Arc<dyn Kms>) -> Result<Self, VaultError> {
-        let mut rows = store.data_keys(Some(PURPOSE)).await?;
-        rows.retain(|row| row.state.opens());
+        let mut rows = data_keys(store).await?;
         if !rows.iter().any(|row| row.state == DataKeyState::Active) {
             let (row, _) = keyring::generate(kms.as_ref(), PURPOSE).await?;
             store.add_data_key(&row).await?;
             rows.push(row);
         }
+        Self::of(rows, kms).await
+    }
+
+    /// The same for whoever only looks: where there is no data key it makes none, and then it seals nothing.
+    ///
+    /// # Errors
+    /// Those of [`unlock`](Self::unlock).
+    pub async fn look(store: &dyn Store, kms: &Arc<dyn Kms>) -> Result<Self, VaultError> {
+        Self::of(data_keys(store).await?, kms).await
+    }
+
+    async fn of(mut rows: Vec<WrappedDataKey>, kms: &Arc<dyn Kms>) -> Result<Self, VaultError> {
         rows.sort_by_key(|row| row.state != DataKeyState::Active);
         let mut keys = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -88,6 +99,13 @@ impl Vault {
         }
         std::str::from_utf8(value.expose()).ok().map(|text| SecretText::new(text.to_owned()))
     }
+}
+
+/// The journal's data keys that still open something.
+async fn data_keys(store: &dyn Store) -> Result<Vec<WrappedDataKey>, StoreError> {
+    let mut rows = store.data_keys(Some(PURPOSE)).await?;
+    rows.retain(|row| row.state.opens());
+    Ok(rows)
 }
 
 impl<'a> Owner<'a> {

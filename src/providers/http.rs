@@ -138,13 +138,15 @@ impl Client {
     /// [`BadBase`]: `http` is taken only for loopback, `*.internal` and addresses of private networks.
     pub fn new(rules: Rules, base: &str, auth: Auth, manner: Manner) -> Result<Self, BadBase> {
         let base = checked(rules.provider, base)?;
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
             .user_agent(concat!("reseal/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(manner.timeout.min(Duration::from_secs(10)))
             .timeout(manner.timeout);
-        // To read the system's certificates takes longer than a call to a neighbour.
-        let http = if base.scheme() == "http" { http.tls_certs_only([]) } else { http };
+        if base.scheme() == "http" {
+            // It never speaks TLS, so the system's certificates need not be read.
+            http = http.tls_certs_only([]);
+        }
         let http = http.build().map_err(|_| BadBase::NoTls(rules.provider))?;
         let limits = Arc::new(Limits::new(rules.paces, manner.times));
         Ok(Self { http, base, rules, auth: Arc::new(auth), manner, limits })

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
-use super::{Facts, Placement, ReprovisionError, Works, saga::is_ours};
+use super::{Facts, Manner, Placement, ReprovisionError, Works, saga::is_ours};
 use crate::{
-    providers::ProviderError,
-    store::{SagaState, TenantRow},
+    providers::{ProviderError, fly::Fly, neon::Neon},
+    store::{SagaState, Store, Target, TenantColumns, TenantRow},
 };
 
 /// What an annotation or a machine's metadata says of ours.
@@ -75,45 +75,200 @@ struct Known {
     left: HashSet<String>,
 }
 
+/// Where orphans are looked for: no key is needed for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Search<'a> {
+    /// The Machines API.
+    pub fly: &'a Fly,
+    /// The branches' API.
+    pub neon: &'a Neon,
+    /// The database of the tenants' table.
+    pub store: &'a dyn Store,
+    /// The table.
+    pub target: &'a Target,
+    /// Where it says what a tenant has.
+    pub columns: &'a TenantColumns,
+    /// Where the journal is.
+    pub journal: &'a dyn Store,
+    /// How many apps or projects at once, how long between the two lists, and how long one that lacks what is there is asked
+    /// for again.
+    pub manner: &'a Manner,
+}
+
+impl<'a> From<&'a Works> for Search<'a> {
+    fn from(works: &'a Works) -> Self {
+        Self {
+            fly: &works.fly,
+            neon: &works.neon,
+            store: works.job.store.as_ref(),
+            target: &works.job.target,
+            columns: &works.columns,
+            journal: works.journal.as_ref(),
+            manner: &works.manner,
+        }
+    }
+}
+
 /// Looks for orphans in every app and project of the table and of its last run. Changes nothing.
 ///
 /// # Errors
 /// The table's, the journal's, and a provider's that does not answer.
 pub async fn orphans(works: &Works) -> Result<Leftovers, ReprovisionError> {
-    let known = Known::of(works).await?;
-    let once = look(works, &known).await?;
-    sleep(works.manner.apart).await;
-    let twice = look(works, &known).await?;
-    let known_now = Known::of(works).await?;
-    let either: BTreeSet<_> = once.orphans.into_iter().chain(twice.orphans).collect();
-    let mut orphans = Vec::new();
-    // What a tenant came to use between the two lists is none, and neither is what only a list still has.
-    for orphan in either.into_iter().filter(|orphan| !known_now.uses(orphan)) {
-        if is_there(works, &orphan).await? {
-            orphans.push(orphan);
+    Search::from(works).orphans().await
+}
+
+impl Search<'_> {
+    /// What [`orphans`] finds.
+    ///
+    /// # Errors
+    /// Those of [`orphans`].
+    pub async fn orphans(&self) -> Result<Leftovers, ReprovisionError> {
+        let known = Known::of(self).await?;
+        let once = self.look(&known).await?;
+        sleep(self.manner.apart).await;
+        let twice = self.look(&known).await?;
+        let known_now = Known::of(self).await?;
+        let either: BTreeSet<_> = once.orphans.into_iter().chain(twice.orphans).collect();
+        let mut orphans = Vec::new();
+        // What a tenant came to use between the two lists is none, and neither is what only a list still has.
+        for orphan in either.into_iter().filter(|orphan| !known_now.uses(orphan)) {
+            if self.is_there(orphan.kind, &orphan.place, &orphan.id).await? {
+                orphans.push(orphan);
+            }
+        }
+        Ok(Leftovers { orphans, retired: twice.retired })
+    }
+
+    async fn look(&self, known: &Known) -> Result<Leftovers, ReprovisionError> {
+        let machines = stream::iter(&known.apps).map(|(app, in_use)| self.in_app(known, app, in_use));
+        let machines: Vec<_> = machines.buffer_unordered(self.manner.concurrency).try_collect().await?;
+        let branches = stream::iter(&known.projects).map(|(at, in_use)| self.in_project(known, at, in_use));
+        let branches: Vec<_> = branches.buffer_unordered(self.manner.concurrency).try_collect().await?;
+        let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
+        for leftovers in branches {
+            found.orphans.extend(leftovers.orphans);
+            found.retired.extend(leftovers.retired);
+        }
+        found.orphans.sort();
+        found.retired.sort();
+        Ok(found)
+    }
+
+    async fn in_app(
+        &self,
+        known: &Known,
+        app: &str,
+        in_use: &BTreeSet<String>,
+    ) -> Result<Vec<Orphan>, ProviderError> {
+        let mut wait = self.manner.patience.begin();
+        let listed = loop {
+            let listed = match self.fly.machines(app).await {
+                Err(error) if error.is_missing() => return Ok(Vec::new()),
+                listed => listed?,
+            };
+            let ids = listed.iter().map(|machine| machine.id.as_str()).collect();
+            if self.is_whole(Kind::Machine, app, in_use, &ids).await? {
+                break listed;
+            }
+            if !wait.pause().await {
+                return Err(incomplete("Fly.io", "list machines"));
+            }
+        };
+        let strays = listed.into_iter().filter(|machine| machine.state != "destroyed").filter(|machine| {
+            let is_ours = is_ours(&machine.name) || machine.metadata(RUN).is_some();
+            (is_ours || known.replaced.contains(&machine.id)) && !known.machines.contains(&machine.id)
+        });
+        let orphan = |id, name| Orphan { kind: Kind::Machine, place: app.to_owned(), id, name };
+        let orphans = strays.map(|machine| orphan(machine.id, machine.name));
+        Ok(orphans.filter(|orphan| !known.uses(orphan)).collect())
+    }
+
+    async fn in_project(
+        &self,
+        known: &Known,
+        project: &str,
+        in_use: &BTreeSet<String>,
+    ) -> Result<Leftovers, ProviderError> {
+        let mut wait = self.manner.patience.begin();
+        let listed = loop {
+            let listed = match self.neon.branches(project).await {
+                Err(error) if error.is_missing() => return Ok(Leftovers::default()),
+                listed => listed?,
+            };
+            let ids = listed.iter().map(|branch| branch.id.as_str()).collect();
+            if self.is_whole(Kind::Branch, project, in_use, &ids).await? {
+                break listed;
+            }
+            if !wait.pause().await {
+                return Err(incomplete("neon", "list the branches"));
+            }
+        };
+        let mut found = Leftovers::default();
+        let parents: HashSet<_> = listed.iter().filter_map(|one| one.parent_id.clone()).collect();
+        for branch in listed {
+            let is_ours = is_ours(&branch.name) || branch.annotations.contains_key(RUN);
+            let was_left = known.left.contains(&branch.id);
+            let has_children = parents.contains(&branch.id);
+            let orphan =
+                Orphan { kind: Kind::Branch, place: project.to_owned(), id: branch.id, name: branch.name };
+            if known.uses(&orphan) || !(is_ours || was_left) {
+                continue;
+            }
+            let has_endpoint = !self.neon.endpoints(project, &orphan.id).await?.is_empty();
+            if !has_endpoint && (was_left || has_children) {
+                found.retired.push(orphan);
+            } else {
+                found.orphans.push(orphan);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether a list has all that rows name and that is there. One that has not says nothing of the rest either.
+    async fn is_whole(
+        &self,
+        kind: Kind,
+        place: &str,
+        in_use: &BTreeSet<String>,
+        listed: &HashSet<&str>,
+    ) -> Result<bool, ProviderError> {
+        for id in in_use.iter().filter(|id| !listed.contains(id.as_str())) {
+            if self.is_there(kind, place, id).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    async fn is_there(&self, kind: Kind, place: &str, id: &str) -> Result<bool, ProviderError> {
+        let seen = match kind {
+            Kind::Machine => self.fly.machine(place, id).await.map(|machine| machine.state != "destroyed"),
+            Kind::Branch => self.neon.branch(place, id).await.map(|_| true),
+        };
+        match seen {
+            Err(error) if error.is_missing() => Ok(false),
+            seen => seen,
         }
     }
-    Ok(Leftovers { orphans, retired: twice.retired })
 }
 
 impl Known {
-    async fn of(works: &Works) -> Result<Self, ReprovisionError> {
+    async fn of(search: &Search<'_>) -> Result<Self, ReprovisionError> {
         let mut known = Self::default();
         let mut after = None;
         loop {
-            let page =
-                works.job.store.tenants(&works.job.target, &works.columns, after.as_ref(), PAGE).await?;
+            let page = search.store.tenants(search.target, search.columns, after.as_ref(), PAGE).await?;
             page.iter().for_each(|row| known.add_row(row));
             after = page.last().map(|row| row.key.clone());
             if page.len() < PAGE as usize {
                 break;
             }
         }
-        let runs = works.journal.reprovisions(Some(&works.job.target.name)).await?;
+        let runs = search.journal.reprovisions(Some(&search.target.name)).await?;
         let Some(last) = runs.first() else { return Ok(known) };
         let mut after = -1;
         loop {
-            let page = works.journal.sagas(&last.run_id, &[], after, PAGE).await?;
+            let page = search.journal.sagas(&last.run_id, &[], after, PAGE).await?;
             for saga in &page {
                 if let Ok(facts) = serde_json::from_str::<Facts>(&saga.detail) {
                     known.add_facts(facts, saga.state);
@@ -165,131 +320,8 @@ impl Known {
     }
 }
 
-async fn look(works: &Works, known: &Known) -> Result<Leftovers, ReprovisionError> {
-    let at_once = works.manner.concurrency;
-    let machines = stream::iter(&known.apps).map(|(app, in_use)| in_app(works, known, app, in_use));
-    let machines: Vec<_> = machines.buffer_unordered(at_once).try_collect().await?;
-    let branches = stream::iter(&known.projects).map(|(at, in_use)| in_project(works, known, at, in_use));
-    let branches: Vec<_> = branches.buffer_unordered(at_once).try_collect().await?;
-    let mut found = Leftovers { orphans: machines.into_iter().flatten().collect(), retired: Vec::new() };
-    for leftovers in branches {
-        found.orphans.extend(leftovers.orphans);
-        found.retired.extend(leftovers.retired);
-    }
-    found.orphans.sort();
-    found.retired.sort();
-    Ok(found)
-}
-
-async fn in_app(
-    works: &Works,
-    known: &Known,
-    app: &str,
-    in_use: &BTreeSet<String>,
-) -> Result<Vec<Orphan>, ProviderError> {
-    let mut wait = works.manner.patience.begin();
-    let listed = loop {
-        let listed = match works.fly.machines(app).await {
-            Err(error) if error.is_missing() => return Ok(Vec::new()),
-            listed => listed?,
-        };
-        let ids: HashSet<_> = listed.iter().map(|machine| machine.id.as_str()).collect();
-        let mut unlisted = in_use.iter().filter(|id| !ids.contains(id.as_str()));
-        let lacks = loop {
-            match unlisted.next() {
-                Some(id) if machine_is_there(works, app, id).await? => break true,
-                Some(_) => {}
-                None => break false,
-            }
-        };
-        if !lacks {
-            break listed;
-        }
-        if !wait.pause().await {
-            return Err(incomplete("Fly.io", "list machines"));
-        }
-    };
-    let strays = listed.into_iter().filter(|machine| machine.state != "destroyed").filter(|machine| {
-        let is_ours = is_ours(&machine.name) || machine.metadata(RUN).is_some();
-        (is_ours || known.replaced.contains(&machine.id)) && !known.machines.contains(&machine.id)
-    });
-    let orphan = |id, name| Orphan { kind: Kind::Machine, place: app.to_owned(), id, name };
-    let orphans = strays.map(|machine| orphan(machine.id, machine.name));
-    Ok(orphans.filter(|orphan| !known.uses(orphan)).collect())
-}
-
-async fn in_project(
-    works: &Works,
-    known: &Known,
-    project: &str,
-    in_use: &BTreeSet<String>,
-) -> Result<Leftovers, ProviderError> {
-    let mut wait = works.manner.patience.begin();
-    let listed = loop {
-        let listed = match works.neon.branches(project).await {
-            Err(error) if error.is_missing() => return Ok(Leftovers::default()),
-            listed => listed?,
-        };
-        let ids: HashSet<_> = listed.iter().map(|branch| branch.id.as_str()).collect();
-        let mut unlisted = in_use.iter().filter(|id| !ids.contains(id.as_str()));
-        let lacks = loop {
-            match unlisted.next() {
-                Some(id) if branch_is_there(works, project, id).await? => break true,
-                Some(_) => {}
-                None => break false,
-            }
-        };
-        if !lacks {
-            break listed;
-        }
-        if !wait.pause().await {
-            return Err(incomplete("neon", "list the branches"));
-        }
-    };
-    let mut found = Leftovers::default();
-    let parents: HashSet<_> = listed.iter().filter_map(|one| one.parent_id.clone()).collect();
-    for branch in listed {
-        let is_ours = is_ours(&branch.name) || branch.annotations.contains_key(RUN);
-        let was_left = known.left.contains(&branch.id);
-        let has_children = parents.contains(&branch.id);
-        let orphan =
-            Orphan { kind: Kind::Branch, place: project.to_owned(), id: branch.id, name: branch.name };
-        if known.uses(&orphan) || !(is_ours || was_left) {
-            continue;
-        }
-        let has_endpoint = !works.neon.endpoints(project, &orphan.id).await?.is_empty();
-        if !has_endpoint && (was_left || has_children) {
-            found.retired.push(orphan);
-        } else {
-            found.orphans.push(orphan);
-        }
-    }
-    Ok(found)
-}
-
 /// A list that lacks what is in use, and was seen to be there, says nothing of the rest either.
 fn incomplete(provider: &'static str, call: &'static str) -> ProviderError {
     let why = "its list lacks what is there".to_owned();
     ProviderError::Busy { provider, call, why, retry_after: None }
-}
-
-async fn is_there(works: &Works, orphan: &Orphan) -> Result<bool, ProviderError> {
-    match orphan.kind {
-        Kind::Machine => machine_is_there(works, &orphan.place, &orphan.id).await,
-        Kind::Branch => branch_is_there(works, &orphan.place, &orphan.id).await,
-    }
-}
-
-async fn machine_is_there(works: &Works, app: &str, id: &str) -> Result<bool, ProviderError> {
-    match works.fly.machine(app, id).await {
-        Err(error) if error.is_missing() => Ok(false),
-        machine => Ok(machine?.state != "destroyed"),
-    }
-}
-
-async fn branch_is_there(works: &Works, project: &str, id: &str) -> Result<bool, ProviderError> {
-    match works.neon.branch(project, id).await {
-        Err(error) if error.is_missing() => Ok(false),
-        branch => branch.map(|_| true),
-    }
 }

@@ -1,6 +1,6 @@
 //! What a re-provisioning works with, and how it goes about it.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use sha2::{Digest, Sha256};
 
@@ -96,6 +96,12 @@ pub struct Works {
     pub manner: Manner,
 }
 
+impl fmt::Debug for Works {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Works").field("job", &self.job).finish_non_exhaustive()
+    }
+}
+
 impl Works {
     /// A tenant's row, as it is now.
     pub(super) async fn row(&self, tenant: &str) -> Result<Option<TenantRow>, Trouble> {
@@ -123,6 +129,13 @@ impl Works {
             });
         }
         Ok(opened)
+    }
+
+    /// Whether the new key seals what it opens again; nothing is stored.
+    pub(super) async fn try_new_key(&self) -> Result<(), Trouble> {
+        let url = || SecretText::new("postgresql://nobody@nowhere/nothing".to_owned());
+        let urls = Urls { new: vec![url()], redis: Some(url()), ..Urls::default() };
+        self.seal(&RowKey::Text("nobody".to_owned()), &urls).await.map(drop)
     }
 
     /// The cells of a row that is to hold these URLs, sealed under the new key, each opened again. What there is no URL for

@@ -19,6 +19,7 @@ use crate::{
         upstash::{self, Upstash},
     },
     rekey::{KeyChoice, Options},
+    reprovision::Works,
     secret::SecretText,
     store::{Store, TargetName},
 };
@@ -129,6 +130,8 @@ pub struct Estate {
     pub control_plane: Option<ControlPlane>,
     /// See [`Table`].
     pub table: Option<Table>,
+    /// What a re-provisioning of its tenants works with.
+    pub reprovision: Option<Works>,
     /// Whether the control plane was given a session for reseal.
     pub has_session: bool,
     /// The organization and the plan that a test checkout is for.
@@ -207,6 +210,7 @@ impl Estate {
         "the control plane's address is not known",
         "RESEAL_CONTROL_PLANE_URL"
     );
+    part!(reprovision, Works, "no access to the tenants' branches", "RESEAL_NEON_TOKEN");
     part!(table, Table, "no database with the tenants' table", "DATABASE_URL");
 
     /// The workflow that publishes images.

@@ -49,7 +49,8 @@ const OPERATORS: &str = "environment of whoever runs reseal";
 pub static OUTSIDE: [Outside; 12] = [
     Outside {
         name: "RESEAL_FLY_TOKEN",
-        purpose: "Mints and revokes FLY_API_TOKEN, writes the app's secrets, restarts its machines.",
+        purpose: "Mints and revokes FLY_API_TOKEN, writes the app's secrets, restarts its machines; makes and destroys tenants' \
+                  machines.",
         kept: OPERATORS,
         holder: "the operators, as a bot user of the Fly organization; a deploy or organization token can't mint",
         renewed: "fly.io dashboard → Account → Access tokens, as that user; then the old one is revoked there",
@@ -65,7 +66,8 @@ pub static OUTSIDE: [Outside; 12] = [
     },
     Outside {
         name: "RESEAL_NEON_TOKEN",
-        purpose: "Makes and revokes NEON_API_KEY, and resets the password in DATABASE_URL.",
+        purpose: "Makes and revokes NEON_API_KEY, resets the password in DATABASE_URL; resets tenants' passwords, makes and \
+                  empties their branches.",
         kept: OPERATORS,
         holder: "the operators, as an administrator of the Neon organization; a key of one project can't manage keys",
         renewed: "console.neon.tech → Account settings → API keys",
@@ -166,7 +168,8 @@ mod tests {
     #[test]
     fn every_credential_that_a_step_needs_is_on_the_map() {
         let strategies = SecretName::ALL.into_iter().flat_map(|secret| secret.recipe().strategies);
-        let needed = strategies.flat_map(|strategy| strategy.steps).map(|step| step.by.as_str());
+        let needed = strategies.flat_map(|strategy| strategy.steps);
+        let needed = needed.flat_map(|step| step.by.as_str().split(", "));
         let needed: BTreeSet<_> = needed.filter(|name| name.starts_with("RESEAL_")).collect();
         let bootstrap = OUTSIDE.iter().filter(|outside| outside.role == Role::Bootstrap);
         assert_eq!(needed, bootstrap.map(|outside| outside.name).collect());

@@ -25,6 +25,7 @@ mod outcome;
 mod plan;
 pub mod recipe;
 mod recipes;
+mod reprovision;
 pub mod runbook;
 mod secret;
 mod standing;

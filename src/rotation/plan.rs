@@ -171,6 +171,7 @@ impl Overlap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rekey::plan::NotADigest;
 
     fn plan(secret: SecretName, asked: &Asked) -> Plan {
         Plan::of(secret, None, asked).expect("it has a strategy")

@@ -145,6 +145,7 @@ impl Step {
             | Action::AwaitWindow(_)
             | Action::Remove(_)
             | Action::InPlace(InPlace::Retire)
+            | Action::Reprovision(Reprovision::Run)
             | Action::TenantRows
             | Action::TenantMachines => Undo::Never,
             _ => Undo::Nothing,
@@ -204,6 +205,8 @@ pub enum Action {
     TenantMachines,
     /// Re-keys the tenants' table.
     InPlace(InPlace),
+    /// Gives every tenant fresh credentials and a fresh machine.
+    Reprovision(Reprovision),
     /// Waits until the old value's window is over.
     AwaitWindow(Window),
     /// Ends the old credential.
@@ -391,6 +394,18 @@ pub enum InPlace {
     Retire,
 }
 
+/// Parts of a re-provisioning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reprovision {
+    /// Nothing stands in its way.
+    Plan,
+    /// Every tenant is brought to its end.
+    Run,
+    /// The end is proven, with a certificate.
+    Verify,
+}
+
 /// A window in which the old value still works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -409,6 +424,8 @@ pub enum Authority {
     Operator,
     /// `RESEAL_FLY_TOKEN`
     FlyToken,
+    /// `RESEAL_FLY_TOKEN` and `RESEAL_NEON_TOKEN`
+    FlyAndNeonTokens,
     /// `RESEAL_GITHUB_TOKEN`
     GithubToken,
     /// `RESEAL_NEON_TOKEN`
@@ -436,6 +453,7 @@ impl Authority {
             Self::Nobody => "-",
             Self::Operator => "a person",
             Self::FlyToken => "RESEAL_FLY_TOKEN",
+            Self::FlyAndNeonTokens => "RESEAL_FLY_TOKEN, RESEAL_NEON_TOKEN",
             Self::GithubToken => "RESEAL_GITHUB_TOKEN",
             Self::NeonToken => "RESEAL_NEON_TOKEN",
             Self::ResendToken => "RESEAL_RESEND_TOKEN",

@@ -32,6 +32,8 @@ pub struct ReprovisionRow {
     pub holder: Option<String>,
     /// Whether that one's lease has not run out.
     pub held: bool,
+    /// When it does, in Unix milliseconds; each renewal moves it.
+    pub lease_ms: Option<i64>,
     /// Unix milliseconds.
     pub begun_ms: i64,
     /// Unix milliseconds; `None` while it is open.

@@ -14,6 +14,7 @@ use sqlx::{PgPool, SqlitePool, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
 
 use crate::support::{
+    folder_in_memory,
     oracle::Key,
     postgres::{TempPostgres, TestDatabase},
     tenants::{Expected, Holds, Tenants},
@@ -56,7 +57,7 @@ impl Said {
 impl Operator {
     /// With the old key in the variable `OLD_KEY`, and a keyring in `keyring.json`.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder_in_memory();
         let mut operator = Self { folder, environment: Vec::new(), secrets: Vec::new() };
         operator.set("OLD_KEY", &hex::encode(OLD));
         operator.guard(&hex::encode(OLD));

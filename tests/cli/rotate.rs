@@ -2,7 +2,7 @@
 
 mod adopt;
 mod asked;
-mod desk;
+pub(crate) mod desk;
 mod interrupted;
 mod recorded;
 mod terminal;

@@ -100,7 +100,8 @@ async fn a_value_in_quarantine_is_mended_or_waived_by_name() {
     let mut road = Road::new("finish_quarantine", 25, "v3").await;
     let other = [0x77; 32];
     road.operator.set("OTHER_KEY", &hex::encode(other));
-    let lost = oracle::seal_v1(&other, None, b"postgres://lost@h/db");
+    // A nonce that is no header of another format.
+    let lost = oracle::seal_v1(&other, Some([7; 12]), b"postgres://lost@h/db");
     let row: String = sqlx::query_scalar(
         "UPDATE org_instances SET redis_url_encrypted = $1 \
          WHERE org_id = (SELECT max(org_id::text)::uuid FROM org_instances) RETURNING org_id::text",

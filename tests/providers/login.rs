@@ -6,7 +6,7 @@ use reseal::providers::{
     Patience, Probe,
     login::{PostgresLogin, RedisLogin, TenantDatabase},
 };
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, postgres::PgConnectOptions};
 
 use super::at_hand::{assert_dead, assert_live, secret, unknown};
 use crate::support::{postgres::TempPostgres, redis::TempRedis};
@@ -169,6 +169,24 @@ async fn the_sessions_of_others_are_counted_whoever_asks() {
 }
 
 #[tokio::test]
+async fn idle_sessions_are_ended_and_no_other() {
+    let postgres = TempPostgres::shared();
+    let database = postgres.database("tenant");
+    let (owner, stranger) = (&database.name, format!("{}_x", database.name));
+    postgres.login(owner, "right");
+    postgres.login(&stranger, "right");
+    let url = secret(&postgres.tcp_url(owner, owner, "right"));
+    let open =
+        async |role: &str| PgConnection::connect(&postgres.tcp_url(owner, role, "right")).await.unwrap();
+    let (mut idle, mut busy, mut others) = (open(owner).await, open(owner).await, open(&stranger).await);
+    busy.execute("BEGIN").await.unwrap();
+    TENANT().end_idle_sessions(&url).await.unwrap();
+    assert!(idle.ping().await.is_err(), "nobody used it");
+    busy.execute("SELECT 1").await.unwrap();
+    others.ping().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_role_that_was_made_by_sql_is_found_and_kept_out() {
     let postgres = TempPostgres::shared();
     let database = postgres.database("tenant");
@@ -195,7 +213,7 @@ async fn a_role_that_was_made_by_sql_is_found_and_kept_out() {
         let all = TENANT().login_roles(&url).await.unwrap();
         all.into_iter().filter(|role| role == "postgres" || role.starts_with(owner)).collect::<Vec<_>>()
     };
-    assert_eq!(listed().await, [owner.clone(), odd.clone()]);
+    assert_eq!(listed().await, [&**owner, &*odd]);
     assert_eq!(TENANT().sessions(&url).await.unwrap(), 1);
 
     let way = PgConnectOptions::from_str(url.expose()).unwrap().username(&odd).password("x");
@@ -205,7 +223,7 @@ async fn a_role_that_was_made_by_sql_is_found_and_kept_out() {
     }
     assert!(session.ping().await.is_err(), "its session is over");
     assert!(way.connect().await.unwrap_err().to_string().contains("is not permitted to log in"));
-    assert_eq!(listed().await, [owner.clone()]);
+    assert_eq!(listed().await, [&**owner]);
     TENANT().forbid_login(&url, "nobody_of_this_name").await.expect("one that is gone is done");
 }
 

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::support::{
+    folder_in_memory,
     oracle::{self, Key},
     postgres::{TempPostgres, TestDatabase},
     tenants::{COLUMNS, Expected, Holds, Stored, TABLE, Tenants, stored_in_postgres, stored_in_sqlite},
@@ -135,7 +136,7 @@ impl Stage {
 impl Stage<OnSqlite> {
     /// `rows` tenants under [`OLD`] in an SQLite file, and our own tables.
     pub(crate) async fn on_sqlite(rows: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder_in_memory();
         let path = folder.path().join("tenants.db");
         let store = Arc::new(Sqlite::create(&path).await.unwrap());
         let pool = SqlitePool::connect(&format!("sqlite://{}", path.display())).await.unwrap();

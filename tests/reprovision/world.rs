@@ -32,6 +32,7 @@ use tokio::sync::{OnceCell, watch};
 use url::Url;
 
 use crate::support::{
+    folder_in_memory,
     oracle::{self, Key},
     tenants::{COLUMNS, SQLITE_DDL, TABLE},
     vendors::{
@@ -119,7 +120,7 @@ pub(crate) struct Tuning {
 
 pub(crate) struct World {
     pub(crate) shape: Shape,
-    pub(crate) fly: Fly,
+    pub(crate) fly: Arc<Fly>,
     pub(crate) neon: Arc<Neon>,
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) journal: Arc<dyn Store>,
@@ -191,7 +192,7 @@ impl World {
 
     /// With this Neon, which speaks for its branches.
     pub(crate) async fn settled(shape: Shape, neon: Neon) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = folder_in_memory();
         for name in ["journal.db", "tenants.db"] {
             std::fs::copy(template().await, folder.path().join(name)).unwrap();
         }
@@ -199,7 +200,7 @@ impl World {
         let old: Key = rand::random();
         keep(&folder.path().join("old.key"), &old);
         keep(&folder.path().join("new.key"), &rand::random());
-        let (fly, neon) = (Fly::start(), Arc::new(neon));
+        let (fly, neon) = (Arc::new(Fly::start()), Arc::new(neon));
         fly.hurry_leases();
         let judge = Arc::clone(&neon);
         fly.judge(move |environment| {
@@ -295,6 +296,11 @@ impl World {
         insert.execute(&mut *self.table.lock().await).await.unwrap();
     }
 
+    /// A file of the world: `tenants.db`, `journal.db`, `keyring.json`.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Changes how runs go about it.
     pub(crate) fn tune(&self, turn: impl FnOnce(&mut Tuning)) {
         turn(&mut self.tuning.lock().unwrap());
@@ -303,7 +309,7 @@ impl World {
     /// What a process works with that begins now.
     pub(crate) async fn works(&self, hook: Hook) -> Works {
         let tuning = self.tuning.lock().unwrap().clone();
-        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        let file = |name: &str| self.file(name).display().to_string();
         let old = if self.shape.old_key {
             vec![format!("static:file:{}", file("old.key")).parse().unwrap()]
         } else {
@@ -321,11 +327,10 @@ impl World {
             new_data_key: false,
             clear_text: ClearText::Quarantine,
         };
-        let store: Arc<dyn Store> =
-            Arc::new(Sqlite::open(&self.folder.path().join("tenants.db")).await.unwrap());
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&self.file("tenants.db")).await.unwrap());
         let target = store.inspect(&self.target).await.unwrap().target.unwrap();
         let job = rekey::prepare(store, target, &keys, Options::default(), Intent::Run).await.unwrap();
-        let kms: Arc<dyn Kms> = Arc::new(LocalKms::open(&self.folder.path().join("keyring.json")).unwrap());
+        let kms: Arc<dyn Kms> = Arc::new(LocalKms::open(&self.file("keyring.json")).unwrap());
         let token = Arc::new(SecretText::new(tuning.fly_token.unwrap_or_else(|| self.fly.user_token())));
         let key = SecretText::new(tuning.neon_token.unwrap_or_else(|| self.neon.token().to_owned()));
         Works {
@@ -372,7 +377,7 @@ impl World {
 
     /// Cuts short the lease that a dead process has left.
     pub(crate) async fn bury(&self) {
-        let mut conn = connect(&self.folder.path().join("journal.db")).await;
+        let mut conn = connect(&self.file("journal.db")).await;
         sqlx::query("UPDATE reseal_reprovisions SET lease_until = 0").execute(&mut conn).await.unwrap();
     }
 

@@ -11,7 +11,7 @@ use reseal::{
     journal::{Hook, Moment, Owner},
     rotation::{
         Asked, Ending, Rotation, SecretName, open_rotation,
-        recipe::{Action, Overlap, Strategy},
+        recipe::{Action, Overlap, Step, Strategy},
     },
 };
 use tokio::sync::Notify;
@@ -33,9 +33,27 @@ enum Blow {
 
 /// How a rotation went.
 struct Journey {
-    /// How many requests each step made, in a row without blows.
-    requests: BTreeMap<&'static str, usize>,
+    /// What each step asked for, by the number of the request.
+    requests: BTreeMap<&'static str, Vec<Request>>,
     ending: Ending,
+}
+
+/// What a request does, at any of the vendors where it is the one of its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Request {
+    Reads,
+    Changes,
+}
+
+impl Request {
+    /// What befalls it. For one that reads, to be lost is to lose its reply, and twice is once.
+    fn faults(self) -> Vec<Fault> {
+        let mut faults = vec![Fault::LoseReply, Fault::Refuse(500, "{}"), Fault::Refuse(403, "{}")];
+        if self == Self::Changes {
+            faults.extend([Fault::LoseRequest, Fault::Twice]);
+        }
+        faults
+    }
 }
 
 /// What was so before.
@@ -94,19 +112,17 @@ fn hook(
     strategy: &'static Strategy,
     blow: Option<(&'static str, Blow)>,
     died: &Arc<Notify>,
-    requests: &Arc<Mutex<BTreeMap<&'static str, usize>>>,
+    requests: &Arc<Mutex<BTreeMap<&'static str, Vec<Request>>>>,
 ) -> Hook {
     let (died, requests) = (Arc::clone(died), Arc::clone(requests));
     let struck = Arc::new(Mutex::new(false));
+    let begun = Mutex::new([0; 7]);
     Hook::new(move |step, moment| {
         let (world, died, struck) = (Arc::clone(&world), Arc::clone(&died), Arc::clone(&struck));
-        let seen = || world.vendors().iter().map(|vendor| vendor.seen().len()).sum::<usize>();
         match moment {
-            Moment::BeforeCall => drop(requests.lock().unwrap().insert(step, seen())),
+            Moment::BeforeCall => *begun.lock().unwrap() = world.vendors().map(|vendor| vendor.seen().len()),
             Moment::AfterCall => {
-                let mut requests = requests.lock().unwrap();
-                let begun = requests.get(step).copied().unwrap_or_default();
-                requests.insert(step, seen() - begun);
+                requests.lock().unwrap().insert(step, world.requests_since(&begun.lock().unwrap()));
                 world.vendors().iter().for_each(|vendor| vendor.heal());
             }
             Moment::AfterRecord => {}
@@ -147,6 +163,22 @@ impl World {
             _ => return,
         };
         *self.person.gives.lock().unwrap() = Some(format!("{given}\n"));
+    }
+
+    /// The requests that came after the first so many at each vendor.
+    fn requests_since(&self, begun: &[usize; 7]) -> Vec<Request> {
+        let mut requests = Vec::new();
+        for (vendor, &begun) in self.vendors().iter().zip(begun) {
+            for (number, seen) in vendor.seen()[begun..].iter().enumerate() {
+                let request = if seen.method == "GET" { Request::Reads } else { Request::Changes };
+                match requests.get_mut(number) {
+                    None => requests.push(request),
+                    Some(known) if request == Request::Changes => *known = request,
+                    Some(_) => {}
+                }
+            }
+        }
+        requests
     }
 
     /// What only time brings: Stripe ends what it said it would.
@@ -276,24 +308,32 @@ async fn matrix(secret: SecretName, name: &'static str) {
         for moment in [Moment::BeforeCall, Moment::AfterCall, Moment::AfterRecord] {
             count(&travel(secret, name, Some((step.name, Blow::Dies(moment)))).await.ending);
         }
-        for number in 0..clean.requests.get(step.name).copied().unwrap_or_default().min(REQUESTS) {
-            for fault in [
-                Fault::LoseReply,
-                Fault::LoseRequest,
-                Fault::Twice,
-                Fault::Refuse(500, "{}"),
-                Fault::Refuse(403, "{}"),
-            ] {
+        let requests = clean.requests.get(step.name).map_or(&[][..], |requests| requests);
+        for number in struck(secret, step, requests.len()) {
+            for fault in requests[number].faults() {
                 count(&travel(secret, name, Some((step.name, Blow::Fails(number, fault)))).await.ending);
             }
         }
+    }
+    for (step, r) in &clean.requests {
+        eprintln!("{secret} {name} {step} {r:?}");
     }
     let summary = format!("{secret} {name}: {cases} cases, {done} done, {rolled_back} rolled back");
     drop(writeln!(std::io::stdout(), "{summary}"));
 }
 
-/// Requests of a step that are struck one by one, at most; what comes after them is more of the same.
-const REQUESTS: usize = 6;
+/// Which of a step's requests are struck, one by one.
+fn struck(secret: SecretName, step: &Step, requests: usize) -> Vec<usize> {
+    match step.action {
+        // It is the same for every secret, so that one of them is enough for what lies between its ends.
+        Action::Deploy if secret != SecretName::NeonApiKey => BTreeSet::from([0, requests.saturating_sub(1)])
+            .into_iter()
+            .filter(|&number| number < requests)
+            .collect(),
+        // What comes after so many is more of the same.
+        _ => (0..requests.min(6)).collect(),
+    }
+}
 
 macro_rules! roads {
     ($($test:ident: $secret:ident, $strategy:literal;)*) => {$(

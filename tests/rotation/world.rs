@@ -35,6 +35,7 @@ use tempfile::TempDir;
 
 use super::table::Rows;
 use crate::support::{
+    folder_in_memory,
     postgres::TempPostgres,
     vendors::{
         control_plane::{ControlPlane, Surroundings},
@@ -112,7 +113,7 @@ fn secret(text: &str) -> Arc<SecretText> {
 impl World {
     /// A world in which this secret is going to be rotated: what it is kept in is a real server.
     pub(crate) async fn start(subject: SecretName) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = folder_in_memory();
         let fly = Arc::new(Fly::start());
         let made = |id| Made { id, state: "started" };
         fly.hurry_leases();
@@ -199,6 +200,7 @@ impl World {
         let billing = secret(&self.stripe.key("rk_live_", "acct_1"));
         let repository = REPOSITORY.parse().unwrap();
         Estate {
+            reprovision: None,
             fly: Some(FlyApp {
                 fly: FlyClient::new(&machines, &graphql, user.clone(), BRISK).unwrap(),
                 token: user,

@@ -5,6 +5,8 @@
 
 use std::path::{Path, PathBuf};
 
+use tempfile::TempDir;
+
 pub(crate) mod fault_proxy;
 pub(crate) mod moto;
 pub(crate) mod oracle;
@@ -24,4 +26,10 @@ pub(crate) fn python() -> PathBuf {
     let python = venv.join("bin/python");
     assert!(python.exists(), "{} is missing: run ./test.sh once", python.display());
     python
+}
+
+/// A folder for SQLite's files: in memory where the system has a place for that. Like the shared cluster, they need
+/// not outlive a crash of the machine, and to wait for the disk is most of what they would cost.
+pub(crate) fn folder_in_memory() -> TempDir {
+    TempDir::new_in("/dev/shm").or_else(|_| TempDir::new()).expect("a place for files")
 }

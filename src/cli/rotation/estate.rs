@@ -1,6 +1,6 @@
 //! What the settings say there is: an access to each vendor that a credential is set for.
 
-use std::{path::Path, sync::Arc};
+use std::{num::NonZero, path::Path, sync::Arc};
 
 use reseal::{
     providers::{
@@ -51,6 +51,7 @@ pub(super) async fn estate(call: &Call, journal: &Journal, steps: &[Step]) -> Re
         }),
         cache: cache(call)?,
         control_plane: Some(control_plane),
+        reprovision: None,
         table: if steps.iter().any(needs_table) { table(call, journal).await? } else { None },
         has_session: session.is_some(),
         checkout: checkout.map(|(org, plan)| (org.to_owned(), plan.to_owned())),
@@ -62,8 +63,8 @@ pub(super) async fn estate(call: &Call, journal: &Journal, steps: &[Step]) -> Re
 }
 
 /// Where the journal is, and the database of the tenants' table.
-pub(super) struct Journal {
-    pub(super) store: Arc<dyn Store>,
+pub(in crate::cli) struct Journal {
+    pub(in crate::cli) store: Arc<dyn Store>,
     pub(super) url: SecretText,
     pub(super) database: Option<SecretText>,
 }
@@ -77,12 +78,19 @@ fn based<T>(setting: &str, client: Result<T, BadBase>) -> Result<T, Fault> {
     client.map_err(|error| Fault::usage(format!("{}: {error}", definition(setting).variable())))
 }
 
+/// How a vendor's client goes about its calls, with as many of them a second as the vendor granted.
+fn manner(call: &Call, multiple: &str) -> Result<Manner, Fault> {
+    let times = call.settings.number(multiple, 1..=1000)?.and_then(|times| u32::try_from(times).ok());
+    Ok(Manner { times: times.and_then(NonZero::new).unwrap_or(NonZero::<u32>::MIN), ..Manner::default() })
+}
+
 /// Fly, if a token for it is set.
-pub(super) fn fly(call: &Call) -> Result<Option<FlyApp>, Fault> {
+pub(in crate::cli) fn fly(call: &Call) -> Result<Option<FlyApp>, Fault> {
     let app = text(call, "fly-app");
     let Some(token) = call.settings.token("fly-token")?.map(Arc::new) else { return Ok(None) };
     let (machines, graphql) = (text(call, "fly-machines-url"), text(call, "fly-graphql-url"));
-    let fly = based("fly-machines-url", Fly::new(machines, graphql, Arc::clone(&token), Manner::default()))?;
+    let manner = manner(call, "fly-rate-multiple")?;
+    let fly = based("fly-machines-url", Fly::new(machines, graphql, Arc::clone(&token), manner))?;
     let owned = |name: &str| call.settings.text(name).map(str::to_owned);
     Ok(Some(FlyApp { fly, token, app: app.to_owned(), org: owned("fly-org"), redis: owned("fly-redis") }))
 }
@@ -100,11 +108,15 @@ fn publisher(call: &Call) -> Result<Option<Publisher>, Fault> {
     }))
 }
 
-fn neon(call: &Call) -> Result<Option<NeonProject>, Fault> {
+/// Neon, if a key for it is set.
+pub(in crate::cli) fn neon(call: &Call) -> Result<Option<NeonProject>, Fault> {
     let Some(token) = call.settings.token("neon-token")? else { return Ok(None) };
     let copy = SecretText::new(token.expose().to_owned());
     Ok(Some(NeonProject {
-        neon: based("neon-url", Neon::new(text(call, "neon-url"), copy, Manner::default()))?,
+        neon: based(
+            "neon-url",
+            Neon::new(text(call, "neon-url"), copy, manner(call, "neon-rate-multiple")?),
+        )?,
         token: Arc::new(token),
         org: call.settings.text("neon-org").map(str::to_owned),
         project: text(call, "neon-project").to_owned(),
@@ -143,7 +155,8 @@ fn needs_table(step: &Step) -> bool {
     )
 }
 
-async fn table(call: &Call, journal: &Journal) -> Result<Option<Table>, Fault> {
+/// The tenants' table, if its database is named.
+pub(in crate::cli) async fn table(call: &Call, journal: &Journal) -> Result<Option<Table>, Fault> {
     let Some(database) = &journal.database else { return Ok(None) };
     let store = if *database == journal.url {
         Arc::clone(&journal.store)

@@ -8,21 +8,25 @@ use std::sync::Arc;
 use clap::{Arg, ArgAction, Command, value_parser};
 use reseal::{
     journal::{Owner, Vault},
-    keyring::{RegistryError, spec::KeySpec},
-    rotation::{Estate, Manner, RotationError, SecretName, Tools, UnknownSecret, recipe::Step},
+    keyring::{RegistryError, kms::Kms, spec::KeySpec},
+    rekey::Intent,
+    rotation::{
+        Estate, Manner, RotationError, SecretName, Tools, UnknownSecret,
+        recipe::{Action, Step},
+    },
     store::Store,
 };
 
 mod adopt;
 mod begin;
 mod drive;
-mod estate;
+pub(super) mod estate;
 mod go_on;
 mod operator;
 mod plan;
 mod screen;
 mod status;
-mod terminal;
+pub(super) mod terminal;
 
 pub(super) use adopt::adopt;
 pub(super) use begin::begin;
@@ -30,10 +34,16 @@ pub(super) use go_on::{abort, resume};
 pub(super) use plan::plan;
 pub(super) use status::status;
 
-use super::{Call, Fault, args, connect, open};
+use super::{
+    Call, Fault, args, connect, open,
+    reprovision::{Parts, Way},
+};
 use estate::Journal;
 use operator::Person;
 use screen::Screen;
+
+/// Connections to the journal: a re-provisioning writes it for many tenants at once.
+const CONNECTIONS: u32 = 8;
 
 /// Where the journal is, and what it is sealed under.
 pub(super) const JOURNAL: &[&str] = &["state-url", "kms"];
@@ -106,7 +116,7 @@ pub(super) async fn store(call: &Call) -> Result<Arc<dyn Store>, Fault> {
 }
 
 /// The journal, with reseal's own tables in it.
-async fn journal(call: &Call) -> Result<Journal, Fault> {
+pub(super) async fn journal(call: &Call) -> Result<Journal, Fault> {
     let database = connect::url(call, "database-url")?;
     let copy = |url: &reseal::secret::SecretText| reseal::secret::SecretText::new(url.expose().to_owned());
     let url = connect::url(call, "state-url")?.or_else(|| database.as_ref().map(copy));
@@ -114,7 +124,7 @@ async fn journal(call: &Call) -> Result<Journal, Fault> {
         Fault::usage("nothing says where the journal is")
             .hint("--state-url sqlite://FILE, or another place as --database-url takes it")
     })?;
-    let store = connect::open(call, &url, 3).await?;
+    let store = connect::open(call, &url, CONNECTIONS).await?;
     if store.is_migrated().await? {
         Ok(Journal { store, url, database })
     } else {
@@ -143,7 +153,19 @@ pub(super) async fn sight(call: &Call) -> Result<(Arc<dyn Store>, Option<Vault>,
 }
 
 /// What opens and seals the values in the journal.
-async fn vault(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
+pub(super) async fn vault(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
+    let kms = kms(call).await?;
+    Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error.into()))
+}
+
+/// What opens the values in the journal, for a command that writes nothing.
+pub(super) async fn vault_to_look(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
+    let kms = kms(call).await?;
+    Vault::look(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error.into()))
+}
+
+/// The KMS key of the journal.
+async fn kms(call: &Call) -> Result<Arc<dyn Kms>, Fault> {
     let spec = call.settings.keys("kms")?.pop().ok_or_else(|| {
         Fault::usage("no KMS key is named for the values in the journal")
             .hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE")
@@ -153,8 +175,7 @@ async fn vault(call: &Call, journal: &Journal) -> Result<Vault, Fault> {
             Fault::usage("--kms takes a KMS key").hint("--kms aws-kms:ARN-OR-ALIAS, or --kms local-kms:FILE")
         );
     };
-    let kms = open::connect_kms(&spec).await?;
-    Vault::unlock(journal.store.as_ref(), &kms).await.map_err(|error| fault(call, error.into()))
+    open::connect_kms(&spec).await
 }
 
 /// What a rotation works with.
@@ -172,6 +193,11 @@ impl Session {
         let mut estate = estate::estate(call, &journal, steps).await?;
         if secret == SecretName::DatabaseUrl {
             estate.journal_in_database |= is_within_current(&journal, &vault).await?;
+        }
+        if steps.iter().any(|step| matches!(step.action, Action::Reprovision(_))) {
+            let own = self::vault(call, &journal).await?;
+            let works = Parts::of(call, Way::default())?.assemble(call, &journal, own, Intent::Run).await?;
+            estate.reprovision = Some(works);
         }
         Ok(Self { journal, vault, estate, manner: Manner::default() })
     }

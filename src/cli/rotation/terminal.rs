@@ -17,12 +17,12 @@ use zeroize::Zeroizing;
 const LONGEST_LINE: usize = 4096;
 
 /// Whether there is somebody.
-pub(super) fn is_there() -> bool {
+pub(in crate::cli) fn is_there() -> bool {
     stdin().is_terminal() && stderr().is_terminal()
 }
 
 /// The line that is typed as an answer; `None` at the end of input.
-pub(super) async fn ask(question: &str) -> io::Result<Option<SecretText>> {
+pub(in crate::cli) async fn ask(question: &str) -> io::Result<Option<SecretText>> {
     print(question)?;
     spawn_blocking(line).await?
 }
@@ -35,7 +35,7 @@ pub(super) async fn ask_hidden(question: &str) -> io::Result<Option<SecretText>>
 }
 
 /// Whether the answer is yes.
-pub(super) async fn agrees(question: &str) -> io::Result<bool> {
+pub(in crate::cli) async fn agrees(question: &str) -> io::Result<bool> {
     let answer = ask(&format!("{question} [y/N] ")).await?;
     Ok(answer.is_some_and(|answer| ["y", "yes"].contains(&answer.expose().trim().to_lowercase().as_str())))
 }

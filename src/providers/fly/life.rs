@@ -71,11 +71,8 @@ const UNCORDON: Order = Order {
     is_done: |machine| machine.is_some_and(|it| it.cordoned == Some(false)),
 };
 
-const DESTROY: Order = Order {
-    verb: "destroy",
-    call: "destroy the machine",
-    is_done: |machine| machine.is_none_or(|it| it.state == "destroying"),
-};
+const DESTROY: Order =
+    Order { verb: "destroy", call: "destroy the machine", is_done: |machine| machine.is_none() };
 
 impl Fly {
     /// Creates a machine that is neither launched nor routed to.

@@ -19,6 +19,8 @@ use super::{
 use crate::{providers::ProviderError, secret::SecretText};
 
 const SESSIONS: &str = "count the sessions of a database";
+const END_IDLE: &str = "end the idle sessions of a database";
+
 const ROLES: &str = "list the roles that log in";
 const FORBID: &str = "forbid a role to log in";
 
@@ -42,7 +44,7 @@ impl TenantDatabase {
     }
 
     /// How many sessions others have in this database. Background workers that run as a role are counted: they may write.
-    /// So are a pooler's idle ones.
+    /// So are a pooler's idle ones ([`end_idle_sessions`](Self::end_idle_sessions)).
     ///
     /// # Errors
     /// See [`TenantDatabase`].
@@ -53,6 +55,19 @@ impl TenantDatabase {
         let rows = session.ask(sql).await?;
         let count = rows.first().and_then(|row| row.try_get::<i64, _>(0).ok());
         count.and_then(|count| u64::try_from(count).ok()).ok_or(unexpected(SESSIONS, "no number"))
+    }
+
+    /// Ends the idle sessions of others in this database, as far as the URL's role may. A pooler keeps some long after whoever
+    /// used them is gone; who is still there comes back.
+    ///
+    /// # Errors
+    /// See [`TenantDatabase`].
+    pub async fn end_idle_sessions(&self, url: &SecretText) -> Result<(), ProviderError> {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                   WHERE datname = current_database() AND pid <> pg_backend_pid() AND usesysid <> 10 \
+                   AND state = 'idle' AND pg_has_role(usesysid, 'MEMBER')";
+        let mut session = self.log_in(END_IDLE, url).await?;
+        session.ask(sql).await.map(drop)
     }
 
     /// The roles of the cluster that can log in, by name; those made by SQL too, which a vendor's API may not list.

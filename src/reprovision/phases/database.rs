@@ -16,9 +16,6 @@ use crate::{
     secret::SecretText,
 };
 
-/// Roles of the provider's own that can log in from nowhere.
-const OF_NEON: [&str; 4] = ["cloud_admin", "neon_superuser", "neon_service", "postgres"];
-
 impl Run<'_> {
     /// The old machine is stopped and stays so, and the database has no sessions: nothing is written any more.
     pub(super) async fn quiesce(&self, saga: &mut Saga) -> Result<Turn, Trouble> {
@@ -47,6 +44,8 @@ impl Run<'_> {
             if sessions == 0 {
                 return Ok(Turn::Done);
             }
+            // A pooler's, mostly: whoever is still there comes back, and is counted again.
+            self.works.sql().end_idle_sessions(&way_in).await?;
             if !wait.pause().await {
                 return Err(stuck(format!(
                     "{sessions} sessions stay in its database though its machine is stopped"
@@ -124,9 +123,8 @@ impl Run<'_> {
         let facts = &mut saga.facts;
         let known = self.works.neon.roles(&facts.project, facts.last_branch()).await?;
         for role in self.works.sql().login_roles(url).await? {
-            let is_known = known.iter().any(|known| known.name == role)
-                || self.works.known_roles.contains(&role)
-                || OF_NEON.contains(&role.as_str());
+            let is_known =
+                known.iter().any(|known| known.name == role) || self.works.known_roles.contains(&role);
             if is_known {
                 continue;
             }

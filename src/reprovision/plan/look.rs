@@ -6,8 +6,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Obstacle, Plan, Planned};
 use crate::{
+    keyring::kms::KmsError,
     providers::{ProviderError, fly::Machine, neon::Branch},
-    reprovision::{Placement, ReprovisionError, Strategy, Works, phases::Whereabouts, saga::is_ours},
+    rekey::RekeyError,
+    reprovision::{
+        Placement, ReprovisionError, Strategy, Works, error::Trouble, phases::Whereabouts, saga::is_ours,
+    },
     store::TenantRow,
 };
 
@@ -38,6 +42,14 @@ impl Plan {
                 format!("{} has no column {column}", target.table),
                 "name the columns: [tenants] in reseal.toml",
             ));
+        }
+        match works.try_new_key().await {
+            Ok(()) => {}
+            Err(Trouble::Kms(error @ KmsError::Service { .. })) => return Err(RekeyError::from(error).into()),
+            Err(trouble) => self.obstacles.push(Obstacle::of_run(
+                format!("nothing can be sealed under the new key: {trouble}"),
+                "allow GenerateDataKey and Decrypt on it, and check that it is enabled",
+            )),
         }
         let now = works.journal.now_ms().await?;
         for (secret, why) in BEFORE {

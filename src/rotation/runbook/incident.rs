@@ -50,22 +50,26 @@ pub static INCIDENT: [Stage; 8] = [
         replaces: &[SecretName::TenantRedisUrl],
     },
     Stage {
-        what: "The AWS credentials of the control plane, then SECRETS_ENCRYPTION_KEY",
-        why: "Whoever holds the AWS credentials can have the KMS open what is moved under it: they are replaced first, and then the values moved. \
-              CloudTrail tells who called Decrypt meanwhile.",
+        what: "The AWS credentials of the control plane",
+        why: "Whoever holds them can have the KMS open what is moved under it: they are replaced before anything is. CloudTrail tells \
+              who called Decrypt meanwhile.",
         steps: &[
             "in IAM make a second access key, set both AWS_ variables on the app, deploy, delete the first key",
-            "`reseal rotate SECRETS_ENCRYPTION_KEY`",
-        ],
-        replaces: &[SecretName::SecretsEncryptionKey],
-    },
-    Stage {
-        what: "Every tenant's own credentials",
-        why: "A new key hides the tenants' URLs from now on; who has read one still has it. Only new credentials end that.",
-        steps: &[
-            "re-provision every tenant: reset each role's password on its branch, and give its machine the new URL",
         ],
         replaces: &[],
+    },
+    Stage {
+        what: "SECRETS_ENCRYPTION_KEY, and with it every tenant's own credentials",
+        why: "A new key hides the tenants' URLs from now on; who has read one still has it. Only new credentials end that, tenant by \
+              tenant: new passwords, a new machine, and the old ones seen to be dead.",
+        steps: &[
+            "`reseal reprovision plan`: which tenants, in which order, how long each is down, and what stands in the way",
+            "`reseal rotate SECRETS_ENCRYPTION_KEY --strategy reprovision`; in another order, or with canaries, `reseal reprovision \
+             run` first, which it then goes on with. `--emergency`, or `--hard`, kills each tenant's old credentials before its new \
+             machine is made",
+            "`reseal reprovision status` until it exits 0",
+        ],
+        replaces: &[SecretName::SecretsEncryptionKey],
     },
     Stage {
         what: "STRIPE_API_KEY and STRIPE_WEBHOOK_SECRET",

@@ -3,7 +3,7 @@
 use crate::{
     rotation::{
         Asked, Plan,
-        recipe::{Action, InPlace, Recipe, Rollout, Step, Strategy, Undo},
+        recipe::{Action, InPlace, Recipe, Reprovision, Rollout, Step, Strategy, Undo},
     },
     time::about,
 };
@@ -87,7 +87,13 @@ fn proof(plan: &Plan) -> String {
         (!numbers.is_empty()).then(|| format!("{word} {}", numbers.join(", ")))
     };
     let new = numbers(|action| {
-        matches!(action, Action::Prove(_) | Action::Exercise(_) | Action::InPlace(InPlace::Verify))
+        matches!(
+            action,
+            Action::Prove(_)
+                | Action::Exercise(_)
+                | Action::InPlace(InPlace::Verify)
+                | Action::Reprovision(Reprovision::Verify)
+        )
     });
     let dead = numbers(|action| matches!(action, Action::AwaitDeath(_)));
     let new = new.map(|steps| format!(" Verified by {steps}."));

@@ -16,8 +16,7 @@ pub(in crate::store) const SAGAS_A_STATEMENT: usize = 1000;
 /// it are there together or not at all.
 #[async_trait]
 pub trait Reprovisions {
-    /// Opens a run of a registered target, with its tenants, and gives its lease; `None` when the target has an open
-    /// one already.
+    /// Opens a run, with its tenants, and gives its lease; `None` when the target has an open one already.
     async fn open_reprovision(
         &self,
         run: &NewReprovision<'_>,
@@ -398,8 +397,8 @@ macro_rules! reprovisions {
             let rows = query(concat!(
                 "SELECT run_id, target, options, plan, holder, ",
                 "coalesce(holder IS NOT NULL AND lease_until >= ", now!(), ", false), ",
-                ms_open!(), "begun_at", ms_close!(), ", ", ms_open!(), "ended_at", ms_close!(), ", certificate ",
-                "FROM reseal_reprovisions WHERE $1 IS NULL OR target = $1 ORDER BY begun_at DESC, run_id DESC"
+                ms_open!(), "begun_at", ms_close!(), ", ", ms_open!(), "ended_at", ms_close!(), ", certificate, ",
+                ms_open!(), "lease_until", ms_close!(), " FROM reseal_reprovisions WHERE $1 IS NULL OR target = $1 ORDER BY begun_at DESC, run_id DESC"
             ))
             .bind(target.map(str::to_owned))
             .fetch_all(&mut *conn)
@@ -416,6 +415,7 @@ macro_rules! reprovisions {
                         begun_ms: row.try_get(6)?,
                         ended_ms: row.try_get(7)?,
                         certificate: row.try_get(8)?,
+                        lease_ms: row.try_get(9)?,
                     })
                 })
                 .collect()

@@ -127,7 +127,7 @@ impl Desk {
 
 /// Waits for what another process does.
 #[track_caller]
-pub(super) fn wait_until(seen: impl Fn() -> bool) {
+pub(crate) fn wait_until(seen: impl Fn() -> bool) {
     for _ in 0..1200 {
         if seen() {
             return;
@@ -138,7 +138,7 @@ pub(super) fn wait_until(seen: impl Fn() -> bool) {
 }
 
 /// What a process that was left running said.
-pub(super) fn ended(operator: &Operator, child: Child) -> Said {
+pub(crate) fn ended(operator: &Operator, child: Child) -> Said {
     let output = child.wait_with_output().unwrap();
     let said = Said {
         code: output.status.code().unwrap_or(-1),

@@ -263,6 +263,11 @@ async fn a_machine_is_destroyed_once_however_often_it_is_told() {
         assert!(fly.start(APP, "m1").await.unwrap_err().is_missing());
         assert!(fly.uncordon(APP, "m1").await.unwrap_err().is_missing());
         assert_eq!(fly.healthy(APP, "m1", BRIEF).await.is_ok(), graves);
+        // Nor is it waited for where Fly still refuses by what it was.
+        stand_in.vendor.fault(Rule::every("POST", "/m1/", Fault::Refuse(412, "{}")));
+        fly.cordon(APP, "m1").await.unwrap();
+        let error = fly.start(APP, "m1").await.unwrap_err();
+        assert!(matches!(error, ProviderError::Refused { status: 412, .. }), "{error}");
     }
 }
 

@@ -10,15 +10,6 @@ use sha2::{Digest, Sha256};
 use super::*;
 
 impl Ground {
-    /// Both, with a registered target `t`.
-    async fn both_registered() -> [Self; 2] {
-        let grounds = Self::both_with_tenants().await;
-        for ground in &grounds {
-            ground.store.register(&ground.target().await).await.unwrap();
-        }
-        grounds
-    }
-
     async fn open(&self, run_id: &str, tenants: &[&str]) -> Option<ReprovisionLease> {
         self.open_for("t", run_id, tenants).await.unwrap()
     }
@@ -62,7 +53,7 @@ fn count(phase: &str, state: SagaState, tenants: i64) -> SagaCount {
 
 #[tokio::test]
 async fn a_run_opens_with_all_its_tenants_and_is_the_only_open_one_of_its_target() {
-    for ground in Ground::both_registered().await {
+    for ground in Ground::both().await {
         let lease = ground.open("run-1", &["b", "a", "c"]).await.unwrap();
         assert_eq!(lease, ReprovisionLease { run_id: "run-1".to_owned(), fence: 1 });
         let before = ground.store.audit_head().await.unwrap();
@@ -105,8 +96,6 @@ async fn a_run_opens_with_all_its_tenants_and_is_the_only_open_one_of_its_target
         assert_eq!(ground.said_of("run-1").await, [("reprovision-opened".to_owned(), detail)]);
 
         // Another target has its own.
-        let target = Target { name: "other".to_owned(), ..ground.target().await };
-        ground.store.register(&target).await.unwrap();
         assert!(ground.open_for("other", "run-3", &["a"]).await.unwrap().is_some());
         let newest_first: Vec<String> =
             ground.store.reprovisions(None).await.unwrap().into_iter().map(|run| run.run_id).collect();
@@ -116,20 +105,19 @@ async fn a_run_opens_with_all_its_tenants_and_is_the_only_open_one_of_its_target
 }
 
 #[tokio::test]
-async fn a_run_of_an_unknown_target_or_with_a_tenant_twice_does_not_open() {
-    for ground in Ground::both_registered().await {
-        for (target, tenants) in [("unknown", &["a", "b"][..]), ("t", &["a", "a"])] {
-            let error = ground.open_for(target, "run", tenants).await.unwrap_err();
-            assert!(matches!(error, StoreError::Refused { .. }), "{error}");
-            assert_eq!(ground.store.reprovisions(None).await.unwrap(), []);
-            assert_eq!(ground.store.sagas("run", &[], 0, 10).await.unwrap(), []);
-        }
+async fn a_run_with_a_tenant_twice_does_not_open() {
+    for ground in Ground::both().await {
+        let error = ground.open_for("t", "run", &["a", "b", "a"]).await.unwrap_err();
+        assert!(matches!(error, StoreError::Refused { .. }), "{error}");
+        assert_eq!(ground.store.reprovisions(None).await.unwrap(), []);
+        assert_eq!(ground.store.sagas("run", &[], 0, 10).await.unwrap(), []);
+        assert_eq!(ground.store.audit_head().await.unwrap(), None);
     }
 }
 
 #[tokio::test]
 async fn thousands_of_tenants_are_opened_and_paged() {
-    for ground in Ground::both_registered().await {
+    for ground in Ground::both().await {
         let names: Vec<String> = (0..2501).map(|tenant| format!("tenant-{tenant}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         ground.open("run", &names).await.unwrap();
@@ -147,7 +135,7 @@ async fn thousands_of_tenants_are_opened_and_paged() {
 
 #[tokio::test]
 async fn what_is_recorded_of_a_tenant_is_read_back_and_audited() {
-    for ground in Ground::both_registered().await {
+    for ground in Ground::both().await {
         let lease = ground.open("run", &["a", "b", "c"]).await.unwrap();
         let mut saga = ground.saga("run", "a").await;
         let head = ground.store.audit_head().await.unwrap().unwrap().seq;
@@ -194,7 +182,7 @@ async fn what_is_recorded_of_a_tenant_is_read_back_and_audited() {
 
 #[tokio::test]
 async fn tenants_are_listed_and_counted_by_state() {
-    for ground in Ground::both_registered().await {
+    for ground in Ground::both().await {
         let lease = ground.open("run", &["a", "b", "c", "d", "e"]).await.unwrap();
         for (tenant, phase, state) in [
             ("e", "reset", SagaState::Running),
@@ -228,7 +216,7 @@ async fn tenants_are_listed_and_counted_by_state() {
 
 #[tokio::test]
 async fn who_lost_the_lease_writes_nothing() {
-    for ground in Ground::both_registered().await {
+    for ground in Ground::both().await {
         let first = ground.open("run", &["a"]).await.unwrap();
         assert_eq!(ground.store.claim_reprovision("run", "two").await.unwrap(), None, "it is held");
         ground.expire().await;
@@ -266,7 +254,7 @@ async fn who_lost_the_lease_writes_nothing() {
 
 #[tokio::test]
 async fn the_end_keeps_the_certificate_and_wipes_every_sealed_value() {
-    for ground in Ground::both_registered().await {
+    for ground in Ground::both().await {
         let lease = ground.open("run-1", &["a", "b", "c"]).await.unwrap();
         for (tenant, generation, sealed) in
             [("a", 3, Some(vec![7; 40])), ("b", 1, Some(vec![8; 40])), ("c", 1, None)]
@@ -302,8 +290,6 @@ async fn the_end_keeps_the_certificate_and_wipes_every_sealed_value() {
         let sagas = ground.store.sagas("run-2", &[], 0, 10).await.unwrap();
         let generations: Vec<i64> = sagas.iter().map(|saga| saga.generation).collect();
         assert_eq!(generations, [4, 2, 1]);
-        let other = Target { name: "other".to_owned(), ..ground.target().await };
-        ground.store.register(&other).await.unwrap();
         ground.open_for("other", "run-3", &["a"]).await.unwrap().unwrap();
         assert_eq!(ground.saga("run-3", "a").await.generation, 1, "another target's tenant");
         ground.chain_holds().await;
@@ -312,7 +298,7 @@ async fn the_end_keeps_the_certificate_and_wipes_every_sealed_value() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_tenants_record_at_once() {
-    let [ground, _] = Ground::both_registered().await;
+    let [ground, _] = Ground::both().await;
     let names: Vec<String> = (0..64).map(|tenant| format!("tenant-{tenant}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let lease = ground.open("run", &names).await.unwrap();

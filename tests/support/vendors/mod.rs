@@ -112,7 +112,7 @@ impl Gate {
 /// Serves every stand-in of the process.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+        .worker_threads(2)
         .enable_all()
         .build()
         .expect("threads to serve with")

@@ -9,7 +9,13 @@ reseal verify --new aws-kms:ARN
 reseal retire static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:ARN
 flyctl secrets unset --app molecule-cp SECRETS_ENCRYPTION_KEY
 
-# DANGEROUS, and only where the tenants' URLs were read: a key that replaces the old one outright. Every row of
-# org_instances that is not re-keyed is lost with it, and every tenant is unreachable until it is provisioned anew, with
-# a Neon branch and a Fly machine of its own.
+# Where the key or the tenants' URLs were read: every tenant gets new ones, by the single commands. The old key is not needed.
+reseal reprovision plan --new aws-kms:ARN --kms aws-kms:ARN
+flyctl secrets set --app molecule-cp KMS_KEY_ARN=ARN
+reseal reprovision run --plan DIGEST --new aws-kms:ARN --kms aws-kms:ARN
+reseal reprovision status
+flyctl secrets unset --app molecule-cp SECRETS_ENCRYPTION_KEY
+
+# DANGEROUS: a key that replaces the old one outright, with neither of the above. Every row of org_instances is lost with
+# it, and every tenant is unreachable until it is provisioned anew, with a Neon branch and a Fly machine of its own.
 #   openssl rand -hex 32

@@ -32,6 +32,7 @@ impl State {
             name: "main".to_owned(),
             parent: None,
             protected: false,
+            leaving: false,
             annotations: BTreeMap::new(),
             endpoints: vec![endpoint],
             roles: vec![Role::new(ROLE, &fresh::value("npg_"))],
@@ -57,6 +58,7 @@ impl State {
             name: name.to_owned(),
             parent: Some(parent.id.clone()),
             protected: false,
+            leaving: false,
             annotations: BTreeMap::new(),
             endpoints: Vec::new(),
             roles: parent.roles.iter().map(inherited).collect(),
@@ -77,7 +79,7 @@ impl State {
             }
             None => format!("{id}.{REGION}"),
         };
-        Endpoint { id: id.to_owned(), host, up }
+        Endpoint { id: id.to_owned(), host, up, leaving: false }
     }
 }
 
@@ -87,7 +89,7 @@ impl Branch {
         if let Some(behind) = &self.behind {
             return Some(format!("localhost:{}/{database}", behind.cluster.port()));
         }
-        let is_it = |one: &&Endpoint| endpoint.is_none_or(|id| one.id == id);
+        let is_it = |one: &&Endpoint| !one.leaving && endpoint.is_none_or(|id| one.id == id);
         let host = &self.endpoints.iter().find(is_it)?.host;
         Some(match host.split_once('.') {
             Some((id, REGION)) => {
@@ -147,7 +149,7 @@ async fn branches(
     let limit = number("limit").unwrap_or(100).min(state.knobs.page);
     let from = number("cursor").unwrap_or(0);
     let all = state.project(&p)?.branches[..seen].iter();
-    let found = all.filter(|branch| branch.name.contains(search) || branch.id.contains(search));
+    let found = all.filter(|one| !one.leaving && (one.name.contains(search) || one.id.contains(search)));
     let page: Vec<_> = found.skip(from).take(limit).collect();
     let shown: Vec<_> = page.iter().map(|branch| branch.shown(&p)).collect();
     let annotations: HashMap<_, _> = page
@@ -218,7 +220,7 @@ async fn delete_branch(
 ) -> Result<Response, Refusal> {
     let mut state = locked(&shared);
     let all = &state.project(&p)?.branches;
-    let Some(branch) = all.iter().find(|branch| branch.id == b) else {
+    let Some(branch) = all.iter().find(|branch| branch.id == b && !branch.leaving) else {
         return Ok(StatusCode::NO_CONTENT.into_response());
     };
     let shown = branch.shown(&p);
@@ -232,6 +234,7 @@ async fn delete_branch(
         return Err(error(422, &format!("cannot delete branch that has children: {}", children.join(", "))));
     }
     state.free(&p)?;
+    state.branch(&p, &b)?.leaving = true;
     let (project, gone) = (p.clone(), b.clone());
     let effect = move |state: &mut State| {
         let project = state.projects.get_mut(&project).expect("projects stay");

@@ -28,7 +28,6 @@ use serde_json::json;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use self::compute::Computes;
-pub(crate) use self::tenants::Tenant;
 use super::{Vendor, fresh};
 use crate::support::postgres::TempPostgres;
 
@@ -70,6 +69,15 @@ pub(crate) struct Neon {
     _computes: Option<Computes>,
 }
 
+/// A tenant's branch, and the URL that it has from the beginning.
+pub(crate) struct Tenant {
+    pub(crate) project: String,
+    pub(crate) branch: String,
+    pub(crate) role: String,
+    pub(crate) database: String,
+    pub(crate) url: String,
+}
+
 type Shared = Arc<Mutex<State>>;
 
 struct State {
@@ -108,6 +116,8 @@ struct Branch {
     name: String,
     parent: Option<String>,
     protected: bool,
+    /// Whether its deletion was asked for: the API knows it no more, its computes go on to the end of the operations.
+    leaving: bool,
     annotations: BTreeMap<String, String>,
     endpoints: Vec<Endpoint>,
     roles: Vec<Role>,
@@ -132,6 +142,8 @@ struct Endpoint {
     host: String,
     /// Whether its compute has started.
     up: bool,
+    /// As of a branch.
+    leaving: bool,
 }
 
 #[derive(Clone)]

@@ -41,7 +41,8 @@ impl State {
     }
 
     pub(super) fn branch(&mut self, project: &str, id: &str) -> Result<&mut Branch, Refusal> {
-        let branch = self.project(project)?.branches.iter_mut().find(|branch| branch.id == id);
+        let mut branch = self.project(project)?.branches.iter_mut();
+        let branch = branch.find(|branch| branch.id == id && !branch.leaving);
         branch.ok_or_else(|| error(404, "branch not found"))
     }
 
@@ -179,7 +180,8 @@ async fn endpoints(
     Path((p, b)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let mut state = locked(&state);
-    let all = state.branch(&p, &b)?.endpoints.iter().map(|one| shown_endpoint(&p, &b, one));
+    let all = state.branch(&p, &b)?.endpoints.iter().filter(|one| !one.leaving);
+    let all = all.map(|one| shown_endpoint(&p, &b, one));
     Ok(Json(json!({ "endpoints": all.collect::<Vec<_>>() })).into_response())
 }
 
@@ -199,14 +201,15 @@ async fn delete_endpoint(
     Path((p, e)): Path<(String, String)>,
 ) -> Result<Response, Refusal> {
     let mut state = locked(&shared);
-    let has_it = |branch: &&Branch| branch.endpoints.iter().any(|one| one.id == e);
-    let Some(branch) = state.project(&p)?.branches.iter().find(has_it) else {
-        return Ok(StatusCode::NO_CONTENT.into_response());
-    };
-    let shown: Vec<_> = branch.endpoints.iter().map(|one| shown_endpoint(&p, &branch.id, one)).collect();
-    let shown = shown.into_iter().find(|shown| shown["id"] == *e).expect("it has it");
-    let branch = branch.id.clone();
+    let mut all = state.project(&p)?.branches.iter().filter(|branch| !branch.leaving);
+    let found = all.find_map(|branch| {
+        let endpoint = branch.endpoints.iter().find(|one| one.id == e && !one.leaving)?;
+        Some((branch.id.clone(), shown_endpoint(&p, &branch.id, endpoint)))
+    });
+    let Some((branch, shown)) = found else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     state.free(&p)?;
+    let endpoints = &mut state.branch(&p, &branch)?.endpoints;
+    endpoints.iter_mut().filter(|one| one.id == e).for_each(|one| one.leaving = true);
     let (project, of) = (p.clone(), branch.clone());
     let effect = move |state: &mut State| {
         if let Ok(branch) = state.branch(&project, &of) {

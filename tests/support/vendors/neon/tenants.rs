@@ -4,17 +4,8 @@ use std::net::Ipv4Addr;
 
 use url::Url;
 
-use super::{super::fresh, Behind, Branch, Neon, ROLE, Role, State, locked};
+use super::{super::fresh, Behind, Branch, Neon, ROLE, Role, State, Tenant, locked};
 use crate::support::postgres::TempPostgres;
-
-/// A tenant's branch, and the URL that it has from the beginning.
-pub(crate) struct Tenant {
-    pub(crate) project: String,
-    pub(crate) branch: String,
-    pub(crate) role: String,
-    pub(crate) database: String,
-    pub(crate) url: String,
-}
 
 impl Role {
     /// One that logs in with this password.

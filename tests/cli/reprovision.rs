@@ -1,0 +1,7 @@
+//! `reprovision`, as an operator meets it: the real program, a table and a journal in SQLite files, and vendors that remember.
+
+mod desk;
+mod refusals;
+mod rotate;
+mod stopping;
+mod whole;

@@ -1,0 +1,128 @@
+//! From the plan to the certificate.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::desk::{Desk, UNROTATED};
+
+#[tokio::test]
+async fn every_tenant_is_planned_run_by_the_plan_and_certified() {
+    let desk = Desk::new(10).await;
+    let plan = desk.type_(&[&["plan"], &UNROTATED[..]].concat()).exits(0);
+    assert!(plan.out.starts_with("10 tenants of org_instances by reset.\n"), "{}", plan.out);
+    assert!(
+        plan.out.contains("10 tenants: look → create → reset → launch → row → traffic → death\n"),
+        "{}",
+        plan.out
+    );
+    let json = desk.type_(&[&["plan", "--output", "json"], &UNROTATED[..]].concat()).exits(0).json();
+    let digest = json["digest"].as_str().unwrap();
+    assert!(plan.out.ends_with(&format!("Plan {digest}\n")), "{}", plan.out);
+    assert_eq!(json["tenants"].as_array().unwrap().len(), 10);
+    assert_eq!((&json["redis"], &json["for_a_while"]["machines"]), (&"replaced".into(), &10.into()));
+    assert_eq!(desk.world.changes(), [], "a plan changes nothing");
+    assert_eq!(desk.world.sagas().await, []);
+    let status = desk.type_(&["status", "--no-providers"]).exits(0);
+    assert!(status.out.starts_with("org_instances: no re-provisioning yet.\n"), "{}", status.out);
+
+    let next = plan.hints()[0];
+    assert!(
+        next.ends_with(&format!(
+            "--accept-unrotated NEON_API_KEY --accept-unrotated TENANT_REDIS_URL --plan {digest}"
+        )),
+        "{next}"
+    );
+    let certificate = desk.operator.path("certificate.json");
+    let line = format!("{next} --yes --certificate {}", certificate.display());
+    let run = desk.operator.type_line(&line).exits(0);
+    assert!(
+        run.out.starts_with("org_instances: every tenant is re-provisioned, and nothing old is alive. Run "),
+        "{}",
+        run.out
+    );
+    assert!(run.out.contains("10 new URLs log in, "), "{}", run.out);
+    assert!(
+        run.out.contains("20 values open under the new key, 0 do not, 0 cells are empty.\n"),
+        "{}",
+        run.out
+    );
+    assert!(run.out.contains("Orphans: none, in two lists of every app and project.\n"), "{}", run.out);
+    let ended = run.err.lines().filter(|line| line.contains(": done, down for ")).count();
+    assert_eq!(ended, 10, "a line a tenant: {}", run.err);
+    let written = fs::read_to_string(&certificate).unwrap();
+    let document: Value = serde_json::from_str(&written).unwrap();
+    assert_eq!((&document["tenants"]["done"], &document["orphans"]), (&10.into(), &0.into()));
+
+    let status = desk.type_(&["status", "--output", "json"]).exits(0).json();
+    let of_run = &status["run"];
+    assert_eq!((&of_run["open"], &of_run["tenants"]["done"]), (&false.into(), &10.into()));
+    assert_eq!(of_run["certificate"], document);
+    assert_eq!((&status["orphans"], &of_run["downtime"]["tenants"]), (&serde_json::json!([]), &10.into()));
+    assert_eq!(of_run["old_credentials_alive"]["tenants"], 0);
+    let again = desk.type_(&["run", "--certificate", "certificate.json"]).exits(4);
+    assert!(again.err.contains("a certificate overwrites nothing"), "{}", again.err);
+    desk.judge(&[&plan, &run]).await;
+}
+
+#[tokio::test]
+async fn the_canaries_come_first_and_the_rest_after_a_word() {
+    let desk = Desk::new(3).await;
+    let paused = desk.run(&["--canary", "1", "--pause", "--first", "org-002", "--output", "json"]).exits(5);
+    let document = paused.json();
+    assert_eq!((&document["outcome"], &document["tenants"]["done"]), (&"after-canary".into(), &1.into()));
+    assert_eq!(paused.hints(), ["reseal reprovision run"]);
+    let [first, ..] = &desk.world.sagas().await[..] else { panic!("no tenants") };
+    assert_eq!((first.tenant.as_str(), first.state.as_str()), ("org-002", "done"));
+    let untouched = &desk.world.tenants[0];
+    assert!(desk.world.neon.accepts(&untouched.home.url));
+    let status = desk.type_(&["status", "--no-providers"]).exits(3);
+    assert!(
+        status.out.contains(
+            "Old credentials: those of 2 tenants were not seen to be refused yet, org-000 first.\n"
+        ),
+        "{}",
+        status.out
+    );
+    assert_eq!(status.hints(), ["reseal reprovision run --new KEY"]);
+
+    // What is decided is decided.
+    let other = desk.type_(&["run", "--strategy", "branch"]).exits(4);
+    assert!(other.err.contains("was begun with another --strategy"), "{}", other.err);
+    assert_eq!(other.hints(), ["go on with it: reseal reprovision run"]);
+    let done = desk.type_(&["run", "--canary", "1", "--concurrency", "2"]).exits(0);
+    assert!(done.err.contains("going on with run "), "{}", done.err);
+    desk.judge(&[&paused, &done]).await;
+}
+
+#[tokio::test]
+async fn a_tenant_that_fails_is_parked_and_the_others_go_on() {
+    let desk = Desk::new(3).await;
+    let stuck = &desk.world.tenants[1];
+    desk.world
+        .execute(format!("UPDATE org_instances SET fly_region = 'xyz' WHERE org_id = '{}'", stuck.org))
+        .await;
+    desk.world.neon.sql_role(&stuck.home.branch, "intruder");
+    desk.world.fly.fill("fra", 1, 422);
+    let parked = desk.run(&["--concurrency", "1", "--first", &stuck.org]).exits(3);
+    assert!(
+        parked.out.starts_with("org_instances: 1 tenant parked, all others at their end. Run "),
+        "{}",
+        parked.out
+    );
+    assert!(
+        parked.out.contains("  parked: org-001, in create: there is no room for its machine in fra"),
+        "{}",
+        parked.out
+    );
+    assert!(parked.err.contains("org-001: parked in create: there is no room"), "{}", parked.err);
+    assert_eq!(parked.hints(), ["once the cause is mended: reseal reprovision run"]);
+    assert!(desk.world.neon.accepts(&stuck.home.url), "it works as it did");
+    let done = desk.type_(&["run"]).exits(0);
+    assert!(
+        done.out.contains("Roles that nobody knew, and that can't log in any more: org-001: intruder.\n"),
+        "{}",
+        done.out
+    );
+    desk.judge(&[&parked, &done]).await;
+}
