@@ -140,13 +140,13 @@ fn stakes(works: &Works, plan: &Plan, expected: &Estimate) -> String {
     ));
     if expected.machines > 0 {
         say(&format!(
-            "For a while up to {} machines more than there are now. Their price is not known here: that of machines like those \
-             there are, for about as long as a tenant takes.",
+            "Machines besides those there are now, for a while: up to {}. What that costs is not known here: the price of \
+             machines like those there are, for about as long as a tenant takes.",
             expected.machines
         ));
     }
     if expected.branches > 0 {
-        say(&format!("{} new branches with a compute each; the old ones lose theirs.", expected.branches));
+        say(&format!("New branches, each with a compute: {}; the old ones lose theirs.", expected.branches));
     }
     if plan.asked.hard {
         say(agree::COST);

@@ -56,6 +56,7 @@ async fn every_obstacle_is_named_with_the_line_that_goes_round_it() {
             "tenant org-001: its row names no machine",
             "tenant org-002: its machine nomachine does not exist",
             "tenant org-003: its branch br-none does not exist",
+            "tenant org-004: machine machine005 is also that of tenant org-005",
             "tenant org-005: machine machine005 is also that of tenant org-004",
         ] {
             assert!(all.contains(what), "{command}: {what}: {all}");

@@ -1,10 +1,11 @@
 //! From the plan to the certificate.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::desk::{Desk, UNROTATED};
+use crate::{cli::rotate::desk::ended, reprovision::world::APP};
 
 #[tokio::test]
 async fn every_tenant_is_planned_run_by_the_plan_and_certified() {
@@ -54,11 +55,11 @@ async fn every_tenant_is_planned_run_by_the_plan_and_certified() {
     let document: Value = serde_json::from_str(&written).unwrap();
     assert_eq!((&document["tenants"]["done"], &document["orphans"]), (&10.into(), &0.into()));
 
-    let status = desk.type_(&["status", "--output", "json"]).exits(0).json();
+    let status = desk.type_(&["status", "--no-providers", "--output", "json"]).exits(0).json();
     let of_run = &status["run"];
     assert_eq!((&of_run["open"], &of_run["tenants"]["done"]), (&false.into(), &10.into()));
     assert_eq!(of_run["certificate"], document);
-    assert_eq!((&status["orphans"], &of_run["downtime"]["tenants"]), (&serde_json::json!([]), &10.into()));
+    assert_eq!(of_run["downtime"]["tenants"], 10);
     assert_eq!(of_run["old_credentials_alive"]["tenants"], 0);
     let again = desk.type_(&["run", "--certificate", "certificate.json"]).exits(4);
     assert!(again.err.contains("a certificate overwrites nothing"), "{}", again.err);
@@ -116,7 +117,7 @@ async fn a_tenant_that_fails_is_parked_and_the_others_go_on() {
         parked.out
     );
     assert!(parked.err.contains("org-001: parked in create: there is no room"), "{}", parked.err);
-    assert_eq!(parked.hints(), ["once the cause is mended: reseal reprovision run"]);
+    assert_eq!(parked.hints(), ["once the cause is mended: reseal reprovision run --concurrency 1"]);
     assert!(desk.world.neon.accepts(&stuck.home.url), "it works as it did");
     let done = desk.type_(&["run"]).exits(0);
     assert!(
@@ -125,4 +126,35 @@ async fn a_tenant_that_fails_is_parked_and_the_others_go_on() {
         done.out
     );
     desk.judge(&[&parked, &done]).await;
+}
+
+#[tokio::test]
+async fn what_nobody_uses_is_listed_with_the_command_that_ends_it() {
+    let desk = Desk::new(1).await;
+    let fly = &desk.world.fly;
+    fly.add(APP, "orphan01", "started", "fra", json!({"image": "x", "metadata": {"reseal_run": "R"}}));
+    let found = desk.type_(&["status"]).exits(3);
+    assert!(found.out.contains("Orphans: 1, made for a tenant and in nobody's use.\n"), "{}", found.out);
+    assert_eq!(found.hints(), [format!("fly machine destroy --force --app {APP} orphan01")]);
+    assert_eq!(desk.world.changes(), []);
+}
+
+/// However many tenants there are, only those under way are in memory.
+#[tokio::test]
+async fn a_hundred_tenants_take_less_than_64_mib() {
+    let desk = Desk::new(100).await;
+    let mut child = desk.start(&["--output", "json"]);
+    let (mut peak, status) = (0, format!("/proc/{}/status", child.id()));
+    while child.try_wait().unwrap().is_none() {
+        let seen = fs::read_to_string(&status).unwrap_or_default();
+        let line = seen.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        peak = peak.max(kib.unwrap_or_default());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let said = ended(&desk.operator, child).exits(0);
+    assert_eq!(said.json()["tenants"]["done"], 100);
+    assert!((1..64 << 10).contains(&peak), "{peak} KiB");
+    println!("100 tenants, 16 at once: {peak} KiB at most");
+    desk.judge(&[&said]).await;
 }
