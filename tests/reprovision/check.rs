@@ -3,7 +3,7 @@
 use reseal::{
     audit,
     journal::Hook,
-    reprovision::{Run, Strategy, finish::finish, open_run, orphans::orphans},
+    reprovision::{Run, Strategy, Works, finish::finish, open_run, orphans::orphans},
     store::SagaState,
 };
 
@@ -28,16 +28,16 @@ impl World {
 
     /// At the end: every tenant is where its row says, nothing old is alive, and nothing is left over.
     pub(crate) async fn judge(&self, strategy: Strategy, of: &str) {
+        let works = self.works(Hook::default()).await;
         let sagas = self.sagas().await;
         for tenant in &self.tenants {
             let saga = sagas.iter().find(|saga| saga.tenant == tenant.org).expect("a tenant of the run");
             assert_eq!(saga.state, SagaState::Done, "{of}: {} {:?}", tenant.org, saga.why);
             let down = saga.down_from_ms.zip(saga.down_to_ms);
             assert!(down.is_some_and(|(from, to)| from <= to), "{of}: no downtime of {}", tenant.org);
-            self.judge_one(tenant, strategy, of).await;
+            self.judge_one(&works, tenant, strategy, of).await;
         }
-        self.nothing_is_left(of).await;
-        let works = self.works(Hook::default()).await;
+        self.nothing_is_left(&works, of).await;
         let row = open_run(self.journal.as_ref(), TABLE).await.unwrap().expect("an open run");
         let tell = |_: &_| ();
         let run = Run::resume(&works, &row, &tell).await.unwrap();
@@ -58,10 +58,10 @@ impl World {
         assert_eq!(chain.broken, None, "{of}");
     }
 
-    async fn judge_one(&self, tenant: &Tenant, strategy: Strategy, of: &str) {
+    async fn judge_one(&self, works: &Works, tenant: &Tenant, strategy: Strategy, of: &str) {
         let org = &tenant.org;
         let held = self.held(org).await.expect("a row");
-        let [database, redis] = self.urls(org).await;
+        let [database, redis] = self.urls(works, org).await;
         let (database, redis) = (database.expect("it opens"), redis.expect("it opens"));
         assert!(self.neon.accepts(&database), "{of}: the new URL of {org} is refused");
         assert!(!self.neon.accepts(&tenant.home.url), "{of}: the old URL of {org} works");
@@ -82,8 +82,7 @@ impl World {
     }
 
     /// No machine and no branch that no row names, but for branches without a way in.
-    pub(crate) async fn nothing_is_left(&self, of: &str) {
-        let works = self.works(Hook::default()).await;
+    pub(crate) async fn nothing_is_left(&self, works: &Works, of: &str) {
         let (mut machines, mut branches) = (Vec::new(), Vec::new());
         for tenant in &self.tenants {
             if let Some(held) = self.held(&tenant.org).await {
@@ -110,7 +109,7 @@ impl World {
                 assert!(is_used || is_retired().await, "{of}: {branch:?} is left over");
             }
         }
-        let left = orphans(&works).await.unwrap();
+        let left = orphans(works).await.unwrap();
         assert!(left.orphans.is_empty(), "{of}: {left:?}");
     }
 }

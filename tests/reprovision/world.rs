@@ -32,6 +32,7 @@ use tokio::sync::{OnceCell, watch};
 use url::Url;
 
 use crate::support::{
+    folder_in_memory,
     oracle::{self, Key},
     tenants::{COLUMNS, SQLITE_DDL, TABLE},
     vendors::{
@@ -125,6 +126,8 @@ pub(crate) struct World {
     pub(crate) journal: Arc<dyn Store>,
     pub(crate) tuning: Mutex<Tuning>,
     target: TargetName,
+    /// A connection to the tenants' table.
+    table: tokio::sync::Mutex<SqliteConnection>,
     folder: TempDir,
 }
 
@@ -189,7 +192,7 @@ impl World {
 
     /// With this Neon, which speaks for its branches.
     pub(crate) async fn settled(shape: Shape, neon: Neon) -> Self {
-        let folder = TempDir::new().unwrap();
+        let folder = folder_in_memory();
         for name in ["journal.db", "tenants.db"] {
             std::fs::copy(template().await, folder.path().join(name)).unwrap();
         }
@@ -226,6 +229,7 @@ impl World {
             fly_token: None,
             neon_token: None,
         };
+        let table = connect(&folder.path().join("tenants.db")).await;
         let mut world = Self {
             shape,
             fly,
@@ -234,6 +238,7 @@ impl World {
             journal,
             tuning: Mutex::new(tuning),
             target,
+            table: table.into(),
             folder,
         };
         world.people(&old).await;
@@ -242,10 +247,9 @@ impl World {
 
     /// Makes the tenants, and the table that knows them.
     async fn people(&mut self, old: &Key) {
-        let mut conn = connect(&self.table()).await;
         let ddl = if self.shape.text { SQLITE_DDL.replace("BLOB", "TEXT") } else { SQLITE_DDL.to_owned() };
-        sqlx::query(sqlx::AssertSqlSafe(ddl)).execute(&mut conn).await.unwrap();
-        sqlx::query("BEGIN").execute(&mut conn).await.unwrap();
+        self.execute(ddl).await;
+        self.execute("BEGIN".to_owned()).await;
         for number in 0..self.shape.tenants {
             let tenant = self.tenant(number);
             let seal = |text: &str| {
@@ -253,11 +257,10 @@ impl World {
                 if self.shape.text { STANDARD.encode(&value).into_bytes() } else { value }
             };
             let cells = [seal(&tenant.home.url), seal(&tenant.redis)];
-            self.add_row(&mut conn, &tenant, cells).await;
+            self.add_row(&tenant, cells).await;
             self.tenants.push(tenant);
         }
-        sqlx::query("COMMIT").execute(&mut conn).await.unwrap();
-        conn.close().await.unwrap();
+        self.execute("COMMIT".to_owned()).await;
     }
 
     fn tenant(&self, number: usize) -> Tenant {
@@ -277,7 +280,7 @@ impl World {
         Tenant { org, app, machine, home, redis, config }
     }
 
-    async fn add_row(&self, conn: &mut SqliteConnection, tenant: &Tenant, cells: [Vec<u8>; 2]) {
+    async fn add_row(&self, tenant: &Tenant, cells: [Vec<u8>; 2]) {
         let [database, redis] = cells;
         let insert = sqlx::query(
             "INSERT INTO org_instances (org_id, slug, fly_app, fly_machine_id, fly_region, neon_project_id, \
@@ -290,11 +293,7 @@ impl World {
             true => insert.bind(String::from_utf8(database).unwrap()).bind(String::from_utf8(redis).unwrap()),
             false => insert.bind(database).bind(redis),
         };
-        insert.execute(conn).await.unwrap();
-    }
-
-    fn table(&self) -> PathBuf {
-        self.file("tenants.db")
+        insert.execute(&mut *self.table.lock().await).await.unwrap();
     }
 
     /// A file of the world: `tenants.db`, `journal.db`, `keyring.json`.
@@ -310,7 +309,7 @@ impl World {
     /// What a process works with that begins now.
     pub(crate) async fn works(&self, hook: Hook) -> Works {
         let tuning = self.tuning.lock().unwrap().clone();
-        let file = |name: &str| self.folder.path().join(name).display().to_string();
+        let file = |name: &str| self.file(name).display().to_string();
         let old = if self.shape.old_key {
             vec![format!("static:file:{}", file("old.key")).parse().unwrap()]
         } else {
@@ -328,10 +327,10 @@ impl World {
             new_data_key: false,
             clear_text: ClearText::Quarantine,
         };
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&self.table()).await.unwrap());
+        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&self.file("tenants.db")).await.unwrap());
         let target = store.inspect(&self.target).await.unwrap().target.unwrap();
         let job = rekey::prepare(store, target, &keys, Options::default(), Intent::Run).await.unwrap();
-        let kms: Arc<dyn Kms> = Arc::new(LocalKms::open(&self.folder.path().join("keyring.json")).unwrap());
+        let kms: Arc<dyn Kms> = Arc::new(LocalKms::open(&self.file("keyring.json")).unwrap());
         let token = Arc::new(SecretText::new(tuning.fly_token.unwrap_or_else(|| self.fly.user_token())));
         let key = SecretText::new(tuning.neon_token.unwrap_or_else(|| self.neon.token().to_owned()));
         Works {
@@ -378,25 +377,21 @@ impl World {
 
     /// Cuts short the lease that a dead process has left.
     pub(crate) async fn bury(&self) {
-        let mut conn = connect(&self.folder.path().join("journal.db")).await;
+        let mut conn = connect(&self.file("journal.db")).await;
         sqlx::query("UPDATE reseal_reprovisions SET lease_until = 0").execute(&mut conn).await.unwrap();
     }
 
     /// Runs a statement on the tenants' table.
     pub(crate) async fn execute(&self, sql: String) {
-        let mut conn = connect(&self.table()).await;
-        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut conn).await.unwrap();
-        conn.close().await.unwrap();
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&mut *self.table.lock().await).await.unwrap();
     }
 
     /// A tenant's row, unless it is gone.
     pub(crate) async fn held(&self, org: &str) -> Option<Held> {
-        let mut conn = connect(&self.table()).await;
         let sql = "SELECT fly_machine_id, fly_region, neon_branch_id, updated_at, \
                    CAST(database_url_encrypted AS BLOB), CAST(redis_url_encrypted AS BLOB) \
                    FROM org_instances WHERE org_id = ?";
-        let row = sqlx::query(sql).bind(org).fetch_optional(&mut conn).await.unwrap()?;
-        conn.close().await.unwrap();
+        let row = sqlx::query(sql).bind(org).fetch_optional(&mut *self.table.lock().await).await.unwrap()?;
         Some(Held {
             machine: row.get(0),
             region: row.get(1),
@@ -407,9 +402,8 @@ impl World {
     }
 
     /// What a row's columns hold, where they open under the new key.
-    pub(crate) async fn urls(&self, org: &str) -> [Option<String>; 2] {
+    pub(crate) async fn urls(&self, works: &Works, org: &str) -> [Option<String>; 2] {
         let held = self.held(org).await.expect("a row");
-        let works = self.works(Hook::default()).await;
         let mut urls = [None, None];
         for (at, cell) in held.cells.into_iter().enumerate() {
             let Some(stored) = cell else { continue };

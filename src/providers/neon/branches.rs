@@ -158,6 +158,15 @@ impl Neon {
         Ok(branch.annotated(annotation))
     }
 
+    /// The branch of this name, if the list has it yet.
+    ///
+    /// # Errors
+    /// See [`ProviderError`].
+    pub async fn branch_named(&self, project: &str, name: &str) -> Result<Option<Branch>, ProviderError> {
+        let found = self.list_branches(project, Some(name)).await?;
+        Ok(found.into_iter().find(|branch| branch.name == name))
+    }
+
     /// The default branch of `project`.
     ///
     /// # Errors

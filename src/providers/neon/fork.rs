@@ -124,8 +124,7 @@ impl Neon {
         fork: &Fork<'_>,
         parent: &str,
     ) -> Result<Option<Branch>, ProviderError> {
-        let found = self.list_branches(project, Some(fork.name)).await?;
-        let Some(branch) = found.into_iter().find(|branch| branch.name == fork.name) else { return Ok(None) };
+        let Some(branch) = self.branch_named(project, fork.name).await? else { return Ok(None) };
         let mut notes = fork.annotations.iter();
         if branch.parent_id.as_deref() == Some(parent)
             && notes.all(|(key, value)| branch.annotations.get(key) == Some(value))

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What a machine of ours has in its metadata: who made it and for whom.
-const RUN: &str = "reseal_run";
+pub(super) const RUN: &str = "reseal_run";
 const TENANT: &str = "reseal_tenant";
 /// With which URLs it was launched: a name, never a value.
 const LAUNCH: &str = "reseal_launch";

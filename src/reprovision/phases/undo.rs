@@ -1,7 +1,10 @@
 //! What was made for a tenant is taken away again: nothing of ours is left behind.
 
-use super::Turn;
+use tokio::time::sleep;
+
+use super::{Turn, machine::RUN};
 use crate::{
+    providers::{fly::Machine, neon::Branch},
     reprovision::{
         Run,
         error::{Trouble, stuck},
@@ -23,12 +26,11 @@ impl Run<'_> {
             self.back_in_service(saga).await?;
         }
         let facts = &saga.facts;
-        // Undone is only what comes after its making: the ids are known.
-        if let Some(machine) = facts.new_machine.as_deref().filter(|one| machine_in_use != Some(*one)) {
-            self.destroy(&facts.app, machine).await?;
+        if let Some(machine) = self.made_machine(saga).await?.filter(|one| machine_in_use != Some(one)) {
+            self.destroy(&facts.app, &machine).await?;
         }
-        if let Some(branch) = facts.new_branch.as_deref().filter(|one| branch_in_use != Some(*one)) {
-            self.delete_branch(saga, branch).await?;
+        if let Some(branch) = self.made_branch(saga).await?.filter(|one| branch_in_use != Some(one)) {
+            self.delete_branch(saga, &branch).await?;
         }
         if row.is_some() {
             return Ok(Turn::Done);
@@ -37,6 +39,41 @@ impl Run<'_> {
             self.leave(saga).await?;
         }
         Ok(Turn::Gone)
+    }
+
+    /// The machine that was made for this generation. That its making failed may be a reply that was lost: what has its
+    /// name is looked for, and one list proves nothing.
+    async fn made_machine(&self, saga: &Saga) -> Result<Option<String>, Trouble> {
+        let facts = &saga.facts;
+        if facts.new_machine.is_some() || Self::is_in_place(saga) {
+            return Ok(facts.new_machine.clone());
+        }
+        for _ in 0..2 {
+            let listed = self.works.fly.machines(&facts.app).await?;
+            let ours = |one: &&Machine| one.name == facts.name && one.metadata(RUN) == Some(self.id());
+            if let Some(machine) = listed.iter().find(ours) {
+                return Ok(Some(machine.id.clone()));
+            }
+            sleep(self.works.manner.apart).await;
+        }
+        Ok(None)
+    }
+
+    /// The branch that was made for this generation, likewise.
+    async fn made_branch(&self, saga: &Saga) -> Result<Option<String>, Trouble> {
+        let facts = &saga.facts;
+        if facts.new_branch.is_some() || !facts.course.strategy.forks() {
+            return Ok(facts.new_branch.clone());
+        }
+        for _ in 0..2 {
+            let named = self.works.neon.branch_named(&facts.project, &facts.name).await?;
+            let is_ours = |one: &Branch| one.annotations.get(RUN).map(String::as_str) == Some(self.id());
+            if let Some(branch) = named.filter(is_ours) {
+                return Ok(Some(branch.id));
+            }
+            sleep(self.works.manner.apart).await;
+        }
+        Ok(None)
     }
 
     async fn delete_branch(&self, saga: &Saga, branch: &str) -> Result<(), Trouble> {
