@@ -1,6 +1,7 @@
 //! What is refused, before anything is touched.
 
 use super::desk::{Desk, UNROTATED};
+use crate::cli::rotate::terminal::Typist;
 
 #[tokio::test]
 async fn what_is_wrong_with_the_command_is_said_before_anything_is_connected_to() {
@@ -115,4 +116,24 @@ async fn a_run_is_agreed_to_and_held_to_its_plan() {
     assert!(other.err.contains("this is not what was planned"), "{}", other.err);
     assert_eq!(desk.world.changes(), []);
     assert_eq!(desk.world.sagas().await, []);
+}
+
+#[tokio::test]
+async fn at_a_terminal_it_says_what_it_will_do_and_hard_is_typed_back() {
+    let desk = Desk::new(2).await;
+    let words = ["reprovision", "run", "--hard", "--canary", "1", "--pause"];
+    let words = [&words[..], &UNROTATED].concat();
+    let answer = |answer: &str, code| {
+        let mut typist = Typist::at(&desk.operator, &words);
+        typist.sees("Type hard to go on: ");
+        typist.types(answer);
+        typist.leaves(code)
+    };
+    let screen = answer("yes\n", 4);
+    assert!(screen.contains("nothing was begun: that is not the word"), "{screen}");
+    assert_eq!(desk.world.changes(), []);
+    let screen = answer("hard\n", 5);
+    assert!(screen.contains("2 tenants of org_instances by reset, 16 at once.\r\n"), "{screen}");
+    assert!(screen.contains(" of 2 tenants, "), "{screen}");
+    assert!(screen.contains("org_instances: the canaries are done"), "{screen}");
 }
