@@ -154,10 +154,10 @@ pub(super) fn canaries(asked: &Asked) -> String {
     match (asked.canary, asked.pause) {
         (0, _) => "All in one go.".to_owned(),
         (canary, true) => {
-            format!("The first {canary} are canaries; then it stops until it is told to go on.")
+            format!("Canaries: the first {canary}; then it stops until it is told to go on.")
         }
         (canary, false) => {
-            format!("The first {canary} are canaries: the others are begun once these are done.")
+            format!("Canaries: the first {canary}; the others are begun once these are done.")
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{IsTerminal, stderr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -36,7 +35,8 @@ struct Seen {
 
 impl Screen {
     pub(super) fn new() -> Self {
-        let bar = stderr().is_terminal().then(|| {
+        // No terminal, or one where nothing can be drawn over.
+        let bar = (!ProgressDrawTarget::stderr().is_hidden()).then(|| {
             let style =
                 ProgressStyle::with_template("{bar:24} {human_pos} of {human_len} tenants, {wide_msg}")
                     .expect("the template is well formed");

@@ -17,7 +17,9 @@ fn print(text: &str) {
 /// Types `line`, and shows it with what was answered.
 fn show(desk: &Desk, line: &str, code: i32) {
     let said = desk.operator.type_line(line).exits(code);
-    print(&format!("$ {line}\n{}{}\n", said.out, said.err));
+    let (hints, progress): (Vec<_>, Vec<_>) = said.err.lines().partition(|line| line.starts_with("hint: "));
+    let lines = progress.into_iter().chain(said.out.lines()).chain(hints);
+    print(&format!("$ {line}\n{}\n", lines.map(|line| format!("{line}\n")).collect::<String>()));
 }
 
 #[tokio::test]

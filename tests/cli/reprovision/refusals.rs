@@ -120,7 +120,8 @@ async fn a_run_is_agreed_to_and_held_to_its_plan() {
 
 #[tokio::test]
 async fn at_a_terminal_it_says_what_it_will_do_and_hard_is_typed_back() {
-    let desk = Desk::new(2).await;
+    let mut desk = Desk::new(2).await;
+    desk.operator.set("TERM", "xterm");
     let words = ["reprovision", "run", "--hard", "--canary", "1", "--pause"];
     let words = [&words[..], &UNROTATED].concat();
     let answer = |answer: &str, code| {

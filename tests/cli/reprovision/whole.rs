@@ -23,6 +23,8 @@ async fn every_tenant_is_planned_run_by_the_plan_and_certified() {
     assert_eq!(json["tenants"].as_array().unwrap().len(), 10);
     assert_eq!((&json["redis"], &json["for_a_while"]["machines"]), (&"replaced".into(), &10.into()));
     assert_eq!(desk.world.changes(), [], "a plan changes nothing");
+    assert!(desk.world.journal.data_keys(None).await.unwrap().is_empty(), "and writes nothing");
+    assert!(desk.world.journal.audit_head().await.unwrap().is_none());
     assert_eq!(desk.world.sagas().await, []);
     let status = desk.type_(&["status", "--no-providers"]).exits(0);
     assert!(status.out.starts_with("org_instances: no re-provisioning yet.\n"), "{}", status.out);

@@ -28,7 +28,9 @@ impl Typist {
     /// Types a command, and afterwards asks how it ended and whether the terminal shows what is typed.
     pub(crate) fn at(operator: &Operator, words: &[&str]) -> Self {
         let line = [&[env!("CARGO_BIN_EXE_reseal")], words].concat().join(" ");
-        let shell = format!("trap : INT; sh -c 'echo pid=$$; exec {line}'; echo code=$?; stty -a");
+        let shell = format!(
+            "trap : INT; stty rows 40 cols 120; sh -c 'echo pid=$$; exec {line}'; echo code=$?; stty -a"
+        );
         let mut child = Command::new("script")
             .args(["-qfec", &shell, "/dev/null"])
             .current_dir(operator.folder.path())
