@@ -1,6 +1,8 @@
 //! Re-provisioning of every tenant.
 
+mod cases;
 mod check;
 mod matrix;
+mod real;
 mod store;
 pub(crate) mod world;

@@ -52,6 +52,7 @@ impl Neon {
     ) {
         self.with(branch, |branch| {
             branch.behind = Some(Behind { cluster, database: database.to_owned() });
+            branch.endpoints.iter_mut().for_each(|endpoint| endpoint.host = "localhost".to_owned());
             branch.roles = vec![Role::new(role, password)];
             branch.databases = vec![(database.to_owned(), role.to_owned())];
         });
@@ -68,6 +69,14 @@ impl Neon {
         let role = Role { by_sql: true, ..Role::new(name, &password) };
         self.with(branch, |branch| branch.roles.push(role));
         password
+    }
+
+    /// Makes another database, of the same owner.
+    pub(crate) fn add_database(&self, branch: &str, name: &str) {
+        self.with(branch, |branch| {
+            let owner = branch.databases[0].1.clone();
+            branch.databases.push((name.to_owned(), owner));
+        });
     }
 
     /// Says how many sessions a branch's computes have.
