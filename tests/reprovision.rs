@@ -1,5 +1,6 @@
 //! Re-provisioning of every tenant.
 
+mod cases;
 mod check;
 mod matrix;
 mod store;

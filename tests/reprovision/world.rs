@@ -23,7 +23,7 @@ use reseal::{
         Asked, Ending, Facts, Manner, Plan, ReprovisionError, Run, Stop, Strategy, Variables, Works, open_run,
     },
     secret::{Plaintext, SecretText},
-    store::{SagaRow, Store, TargetName, TenantColumns, sqlite::Sqlite},
+    store::{SagaRow, Store, Target, TargetName, TenantColumns, sqlite::Sqlite},
 };
 use serde_json::{Map, Value, json};
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
@@ -50,6 +50,9 @@ pub(crate) const APP: &str = "molecule-tenants";
 pub(crate) const OLD_REDIS: &str = "rediss://default:theoldpassword@shared.upstash.io:6379";
 pub(crate) const NEW_REDIS: &str = "rediss://default:thenewpassword@shared.upstash.io:6379";
 
+/// When every row was last changed.
+pub(crate) const UNTOUCHED: &str = "2026-01-01 00:00:00";
+
 /// As fast as it goes.
 pub(crate) const BRISK: HttpManner = HttpManner {
     timeout: Duration::from_secs(5),
@@ -73,6 +76,8 @@ pub(crate) struct Shape {
     pub(crate) apart: bool,
     /// Whether the key of the old values is at hand.
     pub(crate) old_key: bool,
+    /// Whether machines have no URL.
+    pub(crate) bare: bool,
     /// Whether values are base64 in text.
     pub(crate) text: bool,
     /// What rows end in.
@@ -81,7 +86,15 @@ pub(crate) struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { tenants: 2, volumes: false, apart: false, old_key: false, text: false, format: Format::V1 }
+        Self {
+            tenants: 2,
+            volumes: false,
+            apart: false,
+            bare: false,
+            old_key: false,
+            text: false,
+            format: Format::V1,
+        }
     }
 }
 
@@ -112,6 +125,7 @@ pub(crate) struct Tuning {
     pub(crate) regions: Vec<String>,
     pub(crate) known_roles: Vec<String>,
     pub(crate) redis: Option<&'static str>,
+    pub(crate) columns: TenantColumns,
     pub(crate) patience: Patience,
     pub(crate) http: HttpManner,
     pub(crate) fly_token: Option<String>,
@@ -125,7 +139,10 @@ pub(crate) struct World {
     pub(crate) tenants: Vec<Tenant>,
     pub(crate) journal: Arc<dyn Store>,
     pub(crate) tuning: Mutex<Tuning>,
-    target: TargetName,
+    /// Where the tenants' table is.
+    store: Arc<dyn Store>,
+    target: OnceCell<Target>,
+    run: OnceCell<String>,
     /// A connection to the tenants' table.
     table: tokio::sync::Mutex<SqliteConnection>,
     folder: TempDir,
@@ -201,22 +218,15 @@ impl World {
         keep(&folder.path().join("old.key"), &old);
         keep(&folder.path().join("new.key"), &rand::random());
         let (fly, neon) = (Arc::new(Fly::start()), Arc::new(neon));
-        fly.hurry_leases();
+        fly.lease_seconds(Duration::from_millis(2));
         let judge = Arc::clone(&neon);
         fly.judge(move |environment| {
-            let of = |name: &str| environment.get(name).map_or("", String::as_str);
-            judge.accepts(of("DATABASE_URL"))
-                && [OLD_REDIS, NEW_REDIS].iter().any(|url| of("REDIS_URL").starts_with(url))
+            let is_shared =
+                |url: &String| [OLD_REDIS, NEW_REDIS].iter().any(|shared| url.starts_with(shared));
+            environment.get("DATABASE_URL").is_none_or(|url| judge.accepts(url))
+                && environment.get("REDIS_URL").is_none_or(is_shared)
         });
         fly.app(APP, &[]);
-        let columns: Vec<_> = COLUMNS.iter().map(|&name| name.to_owned()).collect();
-        let target = TargetName {
-            logical: None,
-            schema: None,
-            table: TABLE.to_owned(),
-            key_column: "org_id".to_owned(),
-            columns,
-        };
         let journal: Arc<dyn Store> =
             Arc::new(Sqlite::open(&folder.path().join("journal.db")).await.unwrap());
         let tuning = Tuning {
@@ -224,6 +234,7 @@ impl World {
             regions: Vec::new(),
             known_roles: Vec::new(),
             redis: Some(NEW_REDIS),
+            columns: TenantColumns::default(),
             patience: PATIENCE,
             http: BRISK,
             fly_token: None,
@@ -237,7 +248,9 @@ impl World {
             tenants: Vec::new(),
             journal,
             tuning: Mutex::new(tuning),
-            target,
+            store: Arc::new(Sqlite::open(&folder.path().join("tenants.db")).await.unwrap()),
+            target: OnceCell::new(),
+            run: OnceCell::new(),
             table: table.into(),
             folder,
         };
@@ -275,7 +288,11 @@ impl World {
             self.fly.app(&app, &[]);
         }
         let (redis, machine) = (format!("{OLD_REDIS}/{number}"), format!("machine{number:03}"));
-        let config = config(&org, &home.url, &redis, self.shape.volumes);
+        let mut config = config(&org, &home.url, &redis, self.shape.volumes);
+        if self.shape.bare {
+            config["env"] = json!({ "TENANT": org });
+            (config["processes"], config["files"]) = (json!([]), json!([]));
+        }
         self.fly.add(&app, &machine, "started", "fra", config.clone());
         Tenant { org, app, machine, home, redis, config }
     }
@@ -285,7 +302,7 @@ impl World {
         let insert = sqlx::query(
             "INSERT INTO org_instances (org_id, slug, fly_app, fly_machine_id, fly_region, neon_project_id, \
              neon_branch_id, status, database_url_encrypted, redis_url_encrypted, updated_at) \
-             VALUES (?1, ?1, ?2, ?3, 'fra', ?4, ?5, 'running', ?6, ?7, '2026-01-01 00:00:00')",
+             VALUES (?1, ?1, ?2, ?3, 'fra', ?4, ?5, 'running', ?6, ?7, ?8)",
         );
         let insert = insert.bind(&tenant.org).bind(&tenant.app).bind(&tenant.machine);
         let insert = insert.bind(&tenant.home.project).bind(&tenant.home.branch);
@@ -293,7 +310,7 @@ impl World {
             true => insert.bind(String::from_utf8(database).unwrap()).bind(String::from_utf8(redis).unwrap()),
             false => insert.bind(database).bind(redis),
         };
-        insert.execute(&mut *self.table.lock().await).await.unwrap();
+        insert.bind(UNTOUCHED).execute(&mut *self.table.lock().await).await.unwrap();
     }
 
     /// A file of the world: `tenants.db`, `journal.db`, `keyring.json`.
@@ -327,8 +344,7 @@ impl World {
             new_data_key: false,
             clear_text: ClearText::Quarantine,
         };
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&self.file("tenants.db")).await.unwrap());
-        let target = store.inspect(&self.target).await.unwrap().target.unwrap();
+        let (store, target) = (Arc::clone(&self.store), self.target().await.clone());
         let job = rekey::prepare(store, target, &keys, Options::default(), Intent::Run).await.unwrap();
         let kms: Arc<dyn Kms> = Arc::new(LocalKms::open(&self.file("keyring.json")).unwrap());
         let token = Arc::new(SecretText::new(tuning.fly_token.unwrap_or_else(|| self.fly.user_token())));
@@ -339,7 +355,7 @@ impl World {
             neon: NeonClient::new(self.neon.vendor.url(), key, tuning.http).unwrap(),
             job: Arc::new(job),
             keys,
-            columns: TenantColumns::default(),
+            columns: tuning.columns,
             journal: Arc::clone(&self.journal),
             vault: Vault::unlock(self.journal.as_ref(), &kms).await.unwrap(),
             redis: tuning.redis.map(|url| SecretText::new(url.to_owned())),
@@ -356,6 +372,16 @@ impl World {
                 hook,
             },
         }
+    }
+
+    async fn target(&self) -> &Target {
+        let inspected = self.target.get_or_init(async || {
+            let columns = COLUMNS.iter().map(|&name| name.to_owned()).collect();
+            let (table, key_column) = (TABLE.to_owned(), "org_id".to_owned());
+            let name = TargetName { logical: None, schema: None, table, key_column, columns };
+            self.store.inspect(&name).await.unwrap().target.expect("a table with a key and two columns")
+        });
+        inspected.await
     }
 
     /// What an operator's command does: opens a run or takes it up, and goes as far as it goes.
@@ -402,7 +428,12 @@ impl World {
     }
 
     /// What a row's columns hold, where they open under the new key.
-    pub(crate) async fn urls(&self, works: &Works, org: &str) -> [Option<String>; 2] {
+    pub(crate) async fn urls(&self, org: &str) -> [Option<String>; 2] {
+        self.urls_by(&self.works(Hook::default()).await, org).await
+    }
+
+    /// The same, with what is at hand.
+    pub(crate) async fn urls_by(&self, works: &Works, org: &str) -> [Option<String>; 2] {
         let held = self.held(org).await.expect("a row");
         let mut urls = [None, None];
         for (at, cell) in held.cells.into_iter().enumerate() {
@@ -419,14 +450,16 @@ impl World {
         urls
     }
 
-    /// Every tenant of the last run, as the journal has it.
+    /// Every tenant of the run, as the journal has it.
     pub(crate) async fn sagas(&self) -> Vec<SagaRow> {
-        let runs = self.journal.reprovisions(Some(TABLE)).await.unwrap();
-        let Some(last) = runs.first() else { return Vec::new() };
-        self.journal.sagas(&last.run_id, &[], -1, 10_000).await.unwrap()
+        let run = self.run.get_or_init(async || {
+            let mut runs = self.journal.reprovisions(Some(TABLE)).await.unwrap();
+            runs.pop().expect("a run").run_id
+        });
+        self.journal.sagas(run.await, &[], -1, 10_000).await.unwrap()
     }
 
-    /// A tenant of the last run.
+    /// A tenant of the run.
     pub(crate) async fn saga(&self, org: &str) -> SagaRow {
         self.sagas().await.into_iter().find(|saga| saga.tenant == org).expect("a tenant of the run")
     }

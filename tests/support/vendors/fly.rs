@@ -321,7 +321,12 @@ impl Fly {
 
     /// Has a second of a lease take a hundredth of one.
     pub(crate) fn hurry_leases(&self) {
-        self.fleet().second = Duration::from_millis(10);
+        self.lease_seconds(Duration::from_millis(10));
+    }
+
+    /// Has a second of a lease take this long.
+    pub(crate) fn lease_seconds(&self, second: Duration) {
+        self.fleet().second = second;
     }
 
     /// Has images without a shell.

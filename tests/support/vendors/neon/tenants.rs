@@ -70,6 +70,14 @@ impl Neon {
         password
     }
 
+    /// Makes another database, of the same owner.
+    pub(crate) fn add_database(&self, branch: &str, name: &str) {
+        self.with(branch, |branch| {
+            let owner = branch.databases[0].1.clone();
+            branch.databases.push((name.to_owned(), owner));
+        });
+    }
+
     /// Says how many sessions a branch's computes have.
     pub(crate) fn sessions(&self, branch: &str, count: u64) {
         self.with(branch, |branch| branch.sessions = count);
