@@ -176,13 +176,14 @@ impl Run<'_> {
             if let Some(endpoint) = left.first() {
                 return Err(stuck(format!("endpoint {} of its old branch is there again", endpoint.id)));
             }
-        } else {
+        }
+        if let Some(left) = self.shut_out(saga).await?.into_iter().next() {
+            return Err(Trouble::Stuck(left));
+        }
+        if !saga.facts.course.strategy.forks() {
             saga.facts.refused = self.refused(saga).await?;
         }
-        match self.shut_out(saga).await?.into_iter().next() {
-            None => Ok(Turn::Done),
-            Some(left) => Err(Trouble::Stuck(left)),
-        }
+        Ok(Turn::Done)
     }
 
     /// Waits until every old URL is refused; how many there are.
