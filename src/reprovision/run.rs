@@ -372,12 +372,12 @@ impl<'a> Run<'a> {
             Standing::Gone if !matches!(saga.phase, Look | Undo) => return self.turned(saga, Turn::Gone),
             Standing::Other if is_before_row => return self.turned(saga, Turn::Replan(CHANGED)),
             // Its old machine was stopped for a branch that it does not come to: all is as it was, but for that.
-            Standing::AsRead if saga.facts.quiesced && !saga.facts.course.hard => {
-                if is_before_row || saga.phase == Row {
-                    saga.facts.gave_up = Some(trouble.to_string());
-                    saga.phase = Undo;
-                    return SagaState::Running;
-                }
+            Standing::AsRead
+                if saga.facts.quiesced && !saga.facts.course.hard && (is_before_row || saga.phase == Row) =>
+            {
+                saga.facts.gave_up = Some(trouble.to_string());
+                saga.phase = Undo;
+                return SagaState::Running;
             }
             _ => {}
         }

@@ -46,7 +46,7 @@ impl Default for Manner {
             login: Duration::from_secs(30),
             tries: 5,
             pause: Duration::from_secs(1),
-            apart: Duration::from_secs(5),
+            apart: Duration::from_secs(2),
             hook: Hook::default(),
         }
     }

@@ -33,7 +33,8 @@ impl Rotation<'_> {
             Action::TenantRows => self.tenant_rows().await,
             Action::TenantMachines => self.tenant_machines().await,
             Action::InPlace(part) => self.in_place(part).await,
-            Action::Reprovision(part) => self.reprovision(part).await,
+            // On the heap: it is large, and every other step would carry its room.
+            Action::Reprovision(part) => Box::pin(self.reprovision(part)).await,
             Action::AwaitWindow(window) => self.await_window(window).await,
             Action::Revoke(issuer) => self.revoke(issuer).await,
             Action::AwaitDeath(probe) => self.await_death(probe).await,

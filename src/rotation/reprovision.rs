@@ -92,7 +92,7 @@ impl Rotation<'_> {
         Ok(match ending? {
             Ending::Complete => Taken::done(json!({"run": run.id(), "note": "every tenant is at its end"})),
             Ending::Parked(parked) => {
-                Taken::Waits(Wait::for_(format!("{parked} tenants that are parked: {STATUS}")))
+                Taken::Waits(Wait::for_(format!("parked tenants, {parked} of them: {STATUS}")))
             }
             Ending::CanaryParked => Taken::Waits(Wait::for_(format!("a canary that is parked: {STATUS}"))),
             Ending::AfterCanary => {

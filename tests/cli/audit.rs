@@ -137,24 +137,26 @@ async fn meddling_on_sqlite_is_refused_and_else_found_by_record() {
     let (operator, pool, _) = Operator::on_sqlite(5).await;
     operator.reseal(&["init"]).exits(0);
     let head = history(&operator).pop().unwrap();
-    let execute = async |sql: &str, pool: &SqlitePool| sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await;
+    // One connection: another may not know yet that a trigger is gone, and SQLite asks nobody before it refuses a second.
+    let mut conn = pool.acquire().await.unwrap();
+    let mut execute = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *conn).await;
     let triggers: Vec<String> = sqlx::query_scalar(
         "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'reseal_audit'",
     )
     .fetch_all(&pool)
     .await
     .unwrap();
-    execute("CREATE TABLE kept AS SELECT * FROM reseal_audit", &pool).await.unwrap();
+    execute("CREATE TABLE kept AS SELECT * FROM reseal_audit").await.unwrap();
     for (meddling, found) in MEDDLING {
-        execute(meddling, &pool).await.expect_err("a trigger refuses it");
+        execute(meddling).await.expect_err("a trigger refuses it");
         let off = "DROP TRIGGER reseal_audit_keep_updated; DROP TRIGGER reseal_audit_keep_deleted; \
              DROP TRIGGER reseal_audit_no_replace";
-        execute(off, &pool).await.unwrap();
-        execute(meddling, &pool).await.unwrap();
+        execute(off).await.unwrap();
+        execute(meddling).await.unwrap();
         finds(&operator, &head, meddling, found);
         let restore = "DELETE FROM reseal_audit; INSERT INTO reseal_audit SELECT * FROM kept";
-        execute(restore, &pool).await.unwrap();
-        execute(&triggers.join(";"), &pool).await.unwrap();
+        execute(restore).await.unwrap();
+        execute(&triggers.join(";")).await.unwrap();
         operator.reseal(&["audit", "verify", "--head", &head]).exits(0);
     }
 }

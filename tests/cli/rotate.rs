@@ -5,6 +5,6 @@ mod asked;
 pub(crate) mod desk;
 mod interrupted;
 mod recorded;
-mod terminal;
+pub(crate) mod terminal;
 mod vendors;
 mod whole;

@@ -315,9 +315,6 @@ async fn matrix(secret: SecretName, name: &'static str) {
             }
         }
     }
-    for (step, r) in &clean.requests {
-        eprintln!("{secret} {name} {step} {r:?}");
-    }
     let summary = format!("{secret} {name}: {cases} cases, {done} done, {rolled_back} rolled back");
     drop(writeln!(std::io::stdout(), "{summary}"));
 }

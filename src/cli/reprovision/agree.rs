@@ -1,15 +1,20 @@
 //! Says what a run will do, and has somebody agree.
 
+use std::collections::BTreeSet;
+
 use reseal::{
     reprovision::{Asked, Estimate, Placement, Plan, Strategy},
     time::about,
 };
 
 use super::{asked, tally::tenants};
-use crate::cli::{
-    Call, Fault,
-    rotation::terminal,
-    stdio::{note, shown, wrapped},
+use crate::{
+    cli::{
+        Call, Fault,
+        rotation::terminal,
+        stdio::{note, shown, wrapped},
+    },
+    config::quote,
 };
 
 /// Obstacles that a person is shown.
@@ -48,24 +53,27 @@ pub(super) fn require_clear(call: &Call, plan: &Plan) -> Result<(), Fault> {
     Err(ways_out(call, plan).into_iter().fold(Fault::refused(what), Fault::hint).with(document))
 }
 
-/// What can be done about the obstacles of a plan, each line once.
+/// What can be done about the obstacles of a plan: a command for each, and the one that goes round them all.
 pub(super) fn ways_out(call: &Call, plan: &Plan) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    let of_run = plan.obstacles.iter().filter(|obstacle| obstacle.tenant.is_none());
-    for line in of_run.flat_map(|obstacle| super::typed(call, &obstacle.hint)) {
-        if !lines.contains(&line) {
+    let (mut lines, mut options) = (Vec::new(), String::new());
+    let hints =
+        plan.obstacles.iter().filter(|obstacle| obstacle.tenant.is_none()).map(|obstacle| &obstacle.hint);
+    for part in hints.flat_map(|hint| hint.split("; or: ")) {
+        let line = super::typed(call, part);
+        if part.starts_with("--") {
+            options += &format!(" {part}");
+        } else if !lines.contains(&line) {
             lines.push(line);
         }
     }
-    let mut out: Vec<&String> =
-        plan.obstacles.iter().filter_map(|obstacle| obstacle.tenant.as_ref()).collect();
-    out.dedup();
+    let out: BTreeSet<_> = plan.obstacles.iter().filter_map(|obstacle| obstacle.tenant.as_ref()).collect();
     if out.len() > SHOWN {
         lines.push(format!("all of them: {} --output json", asked::again(call, "reprovision plan")));
-    } else if !out.is_empty() {
-        let leave: String =
-            out.iter().map(|tenant| format!(" --leave-out {}", crate::config::quote(tenant))).collect();
-        lines.push(format!("without these tenants: {}{leave}", asked::again(call, &call.name)));
+    } else {
+        options.extend(out.iter().map(|tenant| format!(" --leave-out {}", quote(tenant))));
+    }
+    if !options.is_empty() {
+        lines.push(format!("to go round them: {}{options}", asked::again(call, &call.name)));
     }
     lines
 }
@@ -73,6 +81,10 @@ pub(super) fn ways_out(call: &Call, plan: &Plan) -> Vec<String> {
 /// Shows what is to be done, and has somebody agree: with a word at the terminal, or with the command.
 pub(super) async fn agree(call: &Call, plan: &Plan, table: &str, concurrency: usize) -> Result<(), Fault> {
     let is_told = call.args.get_flag("yes");
+    for warning in &plan.warnings {
+        let line = format!("note: {}: {}", shown(&warning.what), shown(&warning.hint));
+        note(format_args!("{}", wrapped(&line, 0).trim_end()));
+    }
     if terminal::is_there() || plan.asked.hard {
         note(format_args!("{}", summary(plan, table, concurrency).trim_end()));
     }
@@ -117,9 +129,6 @@ fn summary(plan: &Plan, table: &str, concurrency: usize) -> String {
     text += &wrapped(keeps(plan.asked.strategy), 2);
     text += &wrapped(&canaries(&plan.asked), 2);
     text += &length(plan, &expected);
-    for warning in &plan.warnings {
-        text += &wrapped(&format!("note: {}: {}", shown(&warning.what), warning.hint), 2);
-    }
     if plan.asked.hard {
         text += &wrapped(COST, 2);
     }
@@ -145,10 +154,10 @@ pub(super) fn canaries(asked: &Asked) -> String {
     match (asked.canary, asked.pause) {
         (0, _) => "All in one go.".to_owned(),
         (canary, true) => {
-            format!("The first {canary} are canaries; then it stops until it is told to go on.")
+            format!("Canaries: the first {canary}; then it stops until it is told to go on.")
         }
         (canary, false) => {
-            format!("The first {canary} are canaries: the others are begun once these are done.")
+            format!("Canaries: the first {canary}; the others are begun once these are done.")
         }
     }
 }

@@ -48,29 +48,20 @@ fn with_works(command: Command) -> Command {
     args::with_settings(command, &groups)
 }
 
-/// A hint with the flags that were given here, so that it can be typed as it is; where it names an option, the whole
-/// command with it.
-fn typed(call: &Call, hint: &str) -> Vec<String> {
+/// A hint with what was given here, so that it can be typed as it is.
+fn typed(call: &Call, hint: &str) -> String {
     let own = ["plan", "run", "status"].map(|command| format!("reprovision {command}"));
-    let typed = |part: &str| {
-        if part.starts_with("--") {
-            return format!("{} {part}", asked::again(call, &call.name));
-        }
-        let part = own.iter().fold(part.to_owned(), |part, command| {
-            part.replace(&format!("reseal {command}"), &asked::again(call, command))
-        });
-        part.replace("reseal rotate ", &format!("{} ", call.again("rotate")))
-    };
-    hint.split("; or: ").map(typed).collect()
+    let hint = own.iter().fold(hint.to_owned(), |hint, command| {
+        hint.replace(&format!("reseal {command}"), &asked::again(call, command))
+    });
+    hint.replace("reseal rotate ", &format!("{} ", call.again("rotate")))
 }
 
 /// Why a command about a re-provisioning was not done.
 fn fault(call: &Call, error: ReprovisionError) -> Fault {
     let what = error.to_string();
     match error {
-        ReprovisionError::Refused { what, hint } => {
-            typed(call, &hint).into_iter().fold(Fault::refused(what), Fault::hint)
-        }
+        ReprovisionError::Refused { what, hint } => Fault::refused(what).hint(typed(call, &hint)),
         ReprovisionError::Fenced { .. } => Fault::refused(what).hint(call.again("reprovision status")),
         ReprovisionError::Store(error) => error.into(),
         ReprovisionError::Rekey(error) => error.into(),

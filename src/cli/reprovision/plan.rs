@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use clap::Command;
 use reseal::{
+    keyring::spec::KeySpec,
     rekey::Intent,
-    reprovision::{Estimate, Obstacle, Placement, Plan, Planned, Works},
+    reprovision::{Asked, Estimate, Obstacle, Placement, Plan, Planned, Works},
     time::about,
 };
 use serde_json::{Value, json};
@@ -15,6 +16,9 @@ use crate::cli::{
     Answer, Call, Exit, Fault, rotation,
     stdio::{commas, shown, wrapped},
 };
+
+/// What the control plane calls the new key.
+const KEY: &str = "KMS_KEY_ARN";
 
 /// Tenants that a person is shown.
 const SHOWN: usize = 50;
@@ -36,8 +40,29 @@ pub(in crate::cli) async fn plan(call: &Call) -> Result<Answer, Fault> {
     let journal = rotation::journal(call).await?;
     let vault = rotation::vault_to_look(call, &journal).await?;
     let works = parts.assemble(call, &journal, vault, Intent::Look).await?;
-    let plan = Plan::of(&works, asked).await.map_err(|error| fault(call, error))?;
-    Ok(answer(call, &works, &plan))
+    Ok(answer(call, &works, &planned(call, &works, asked).await?))
+}
+
+/// The plan, and what is to be known of the control plane.
+pub(super) async fn planned(call: &Call, works: &Works, asked: Asked) -> Result<Plan, Fault> {
+    let mut plan = Plan::of(works, asked).await.map_err(|error| fault(call, error))?;
+    plan.warnings.extend(key_is_missing(call, works).await);
+    Ok(plan)
+}
+
+/// What the control plane reads from now on is under the new key. Where its app can't be looked at, nothing is known.
+async fn key_is_missing(call: &Call, works: &Works) -> Option<Obstacle> {
+    let app = call.settings.text("fly-app").filter(|_| matches!(works.keys.new, KeySpec::Kms(_)))?;
+    let secrets = works.fly.secrets(app).await.ok()?;
+    if secrets.iter().any(|secret| secret.name == KEY) {
+        return None;
+    }
+    Some(Obstacle {
+        tenant: None,
+        what: format!("app {app} has no {KEY}, and can't read what a run writes"),
+        hint: "set and deploy it first; or have all of it done: reseal rotate SECRETS_ENCRYPTION_KEY --strategy reprovision"
+            .to_owned(),
+    })
 }
 
 fn answer(call: &Call, works: &Works, plan: &Plan) -> Answer {
@@ -132,21 +157,21 @@ fn stakes(works: &Works, plan: &Plan, expected: &Estimate) -> String {
     say(&format!("{concurrency} tenants at once, in the order above."));
     let calls = |count: u64| commas(i64::try_from(count).unwrap_or(i64::MAX));
     say(&format!(
-        "Calls, about: {} to Fly on single machines (one a second and machine), {} that make machines (one a second and app), \
-         {} to Neon (700 a minute; one change at a time in a project).",
+        "Calls, about: {} to Fly, of each kind one a second for a machine; {} that make machines, one a second for an app; {} to \
+         Neon, 700 a minute, and one change at a time in a project.",
         calls(expected.calls.fly),
         calls(expected.calls.creates),
         calls(expected.calls.neon)
     ));
     if expected.machines > 0 {
         say(&format!(
-            "For a while up to {} machines more than there are now. Their price is not known here: that of machines like those \
-             there are, for about as long as a tenant takes.",
+            "Machines besides those there are now, for a while: up to {}. What that costs is not known here: the price of \
+             machines like those there are, for about as long as a tenant takes.",
             expected.machines
         ));
     }
     if expected.branches > 0 {
-        say(&format!("{} new branches with a compute each; the old ones lose theirs.", expected.branches));
+        say(&format!("New branches, each with a compute: {}; the old ones lose theirs.", expected.branches));
     }
     if plan.asked.hard {
         say(agree::COST);

@@ -5,7 +5,7 @@ use reseal::{
     journal::PlanDigest,
     rekey::Intent,
     reprovision::{
-        self, Asked, Ending, Plan, Progress, ReprovisionError, Run, Stop, Works,
+        self, Asked, Ending, Progress, ReprovisionError, Run, Stop, Works,
         finish::{Finish, finish},
         open_run, until_let_go,
     },
@@ -13,7 +13,7 @@ use reseal::{
 };
 use tokio::{sync::watch, time::timeout};
 
-use super::{Parts, agree, asked, ending::Told, fault, screen::Screen, tally::Tally, with_works};
+use super::{Parts, agree, asked, ending::Told, fault, plan, screen::Screen, tally::Tally, with_works};
 use crate::cli::{Answer, Call, Fault, args, certificate, rotation, signals::Signals, stdio};
 
 /// How long giving the lease back may take before it is left to end by itself.
@@ -30,7 +30,9 @@ pub(super) fn command() -> Command {
             certificate::arg(),
         ])
         .after_help(
-            "Ctrl-C once: begins no other tenant, and brings those under way to their end; the same command goes on. Twice: \
+            "The control plane must have the new key first: what a run writes is under it. reseal rotate SECRETS_ENCRYPTION_KEY \
+             --strategy reprovision does both.\n\n\
+             Ctrl-C once: begins no other tenant, and brings those under way to their end; the same command goes on. Twice: \
              stops now; nothing is lost. What is done is decided when a run is begun; --concurrency, --fallback-region and \
              --certificate may be others each time.\n\n\
              Examples:\n  \
@@ -104,7 +106,7 @@ async fn begin<'a>(
         stdio::note(format_args!("going on with run {}, begun {}", row.run_id, stdio::time(row.begun_ms)));
         return Ok(run);
     }
-    let plan = Plan::of(works, asked).await.map_err(|error| fault(call, error))?;
+    let plan = plan::planned(call, works, asked).await?;
     agree::require_clear(call, &plan)?;
     if let Some(approved) = approved {
         plan.require(approved).map_err(|error| fault(call, error))?;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{IsTerminal, stderr},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -36,7 +35,8 @@ struct Seen {
 
 impl Screen {
     pub(super) fn new() -> Self {
-        let bar = stderr().is_terminal().then(|| {
+        // No terminal, or one where nothing can be drawn over.
+        let bar = (!ProgressDrawTarget::stderr().is_hidden()).then(|| {
             let style =
                 ProgressStyle::with_template("{bar:24} {human_pos} of {human_len} tenants, {wide_msg}")
                     .expect("the template is well formed");
@@ -121,8 +121,8 @@ impl Seen {
     }
 
     fn time_left_in_words(&self) -> String {
-        let left = self.time_left().filter(|left| !left.is_zero());
-        let left = left.map(|left| about(u32::try_from(left.as_secs()).unwrap_or(u32::MAX)));
+        let left = self.time_left().map(|left| u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
+        let left = left.filter(|left| *left > 0).map(about);
         left.map_or_else(String::new, |left| format!(", about {left} left"))
     }
 

@@ -122,8 +122,10 @@ async fn answer(
 }
 
 fn go_on(call: &Call, tally: &Tally) -> String {
-    let line = asked::go_on(call);
-    let line = if line.contains(" --new ") { line } else { format!("{line} --new KEY") };
+    let mut line = asked::go_on(call);
+    if call.settings.value("new").is_none() {
+        line += " --new KEY";
+    }
     match tally.parked.is_empty() {
         true => line,
         false => format!("once the cause is mended: {line}"),

@@ -204,7 +204,7 @@ impl Run<'_> {
                 Life::Live if live => return Ok(()),
                 Life::Dead if !live => return Ok(()),
                 // An endpoint that was just made is not known everywhere at once.
-                Life::Unknown(error) if !error.is_transient() && !(live && error.is_missing()) => {
+                Life::Unknown(error) if !(error.is_transient() || live && error.is_missing()) => {
                     return Err(error.clone().into());
                 }
                 Life::Live | Life::Dead | Life::Unknown(_) => {}

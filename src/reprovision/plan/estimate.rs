@@ -83,7 +83,7 @@ impl Plan {
     pub fn estimate(&self, concurrency: usize) -> Estimate {
         let mut calls = Calls::default();
         let (mut creates, mut changes) = (HashMap::<&str, u64>::new(), HashMap::<&str, u64>::new());
-        let mut work = 0;
+        let (mut work, mut longest) = (0_u64, 0);
         for planned in &self.tenants {
             let own = planned.course.calls();
             calls = Calls {
@@ -97,13 +97,15 @@ impl Plan {
             let in_turn =
                 changing.iter().filter(|phase| phases.contains(phase)).map(|one| Course::seconds(*one));
             *changes.entry(&planned.project).or_default() += in_turn.sum::<u64>();
-            work += phases.iter().map(|phase| Course::seconds(*phase)).sum::<u64>();
+            let own_time = phases.iter().map(|phase| Course::seconds(*phase)).sum();
+            work += own_time;
+            longest = longest.max(own_time);
         }
         let concurrency = u64::try_from(concurrency.max(1)).unwrap_or(u64::MAX);
         let most = |counts: HashMap<&str, u64>| counts.into_values().max().unwrap_or(0);
         let bounds = [
             (
-                work.div_ceil(concurrency),
+                work.div_ceil(concurrency).max(longest),
                 "the time that machines and databases take, so many tenants at once",
             ),
             (most(creates), "Fly's limit of one machine a second in an app"),

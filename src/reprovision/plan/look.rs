@@ -85,9 +85,13 @@ impl Plan {
                 if let Ok(at) = &at {
                     let places = [format!("machine {}", at.machine), format!("branch {}", at.branch)];
                     for place in places {
-                        if let Some(other) = holders.insert(place.clone(), tenant.clone()) {
-                            let what = format!("{place} is also that of tenant {other}");
-                            self.obstacles.push(Obstacle::of(&tenant, what));
+                        let Some(other) = holders.insert(place.clone(), tenant.clone()) else { continue };
+                        // Whoever of the two is left alone loses nothing.
+                        for (one, other) in [(&tenant, &other), (&other, &tenant)] {
+                            if self.asked.is_for(one) {
+                                let what = format!("{place} is also that of tenant {other}");
+                                self.obstacles.push(Obstacle::of(one, what));
+                            }
                         }
                     }
                 }

@@ -192,9 +192,9 @@ const REPROVISION: Strategy = Strategy {
             "reprovision",
             Reprovision::Run,
             1800,
-            "Re-provision every tenant by strategy reset, or go on with the run that is open: `reseal reprovision run` \
-             opens one in another order, by another strategy, or with canaries. It waits while a tenant is parked. With \
-             `--emergency` each tenant's old credentials die first.",
+            "Re-provision every tenant by strategy reset, or go on with the run that is open. It waits while a tenant is \
+             parked. With `--emergency` each tenant's old credentials die first. In another order, by another strategy or \
+             with canaries: by hand, below.",
             "reprovision run",
         ),
         reprovision(

@@ -64,8 +64,8 @@ pub static INCIDENT: [Stage; 8] = [
               tenant: new passwords, a new machine, and the old ones seen to be dead.",
         steps: &[
             "`reseal reprovision plan`: which tenants, in which order, how long each is down, and what stands in the way",
-            "`reseal rotate SECRETS_ENCRYPTION_KEY --strategy reprovision`; in another order, or with canaries, `reseal reprovision \
-             run` first, which it then goes on with. `--emergency`, or `--hard`, kills each tenant's old credentials before its new \
+            "`reseal rotate SECRETS_ENCRYPTION_KEY --strategy reprovision`; in another order or with canaries, by hand: the new key on the \
+             control plane, then `reseal reprovision run`. `--emergency`, or `--hard`, kills each tenant's old credentials before its new \
              machine is made",
             "`reseal reprovision status` until it exits 0",
         ],

@@ -1,6 +1,7 @@
 //! What is refused, before anything is touched.
 
 use super::desk::{Desk, UNROTATED};
+use crate::cli::rotate::terminal::Typist;
 
 #[tokio::test]
 async fn what_is_wrong_with_the_command_is_said_before_anything_is_connected_to() {
@@ -56,21 +57,23 @@ async fn every_obstacle_is_named_with_the_line_that_goes_round_it() {
             "tenant org-001: its row names no machine",
             "tenant org-002: its machine nomachine does not exist",
             "tenant org-003: its branch br-none does not exist",
+            "tenant org-004: machine machine005 is also that of tenant org-005",
             "tenant org-005: machine machine005 is also that of tenant org-004",
         ] {
             assert!(all.contains(what), "{command}: {what}: {all}");
         }
         let hints = said.hints();
         assert!(hints.contains(&"reseal rotate NEON_API_KEY"), "{hints:?}");
-        let accept = format!("reseal reprovision {command} --accept-unrotated NEON_API_KEY");
-        assert!(hints.contains(&accept.as_str()), "{hints:?}");
-        let without = format!("without these tenants: reseal reprovision {command} --leave-out org-00");
-        assert!(hints.iter().any(|hint| hint.starts_with(&without)), "{hints:?}");
+        let round = "--accept-unrotated NEON_API_KEY --accept-unrotated TENANT_REDIS_URL --leave-out org-001 --leave-out \
+                     org-002 --leave-out org-003 --leave-out org-004 --leave-out org-005";
+        let round = format!("to go round them: reseal reprovision {command} {round}");
+        assert_eq!(hints.last(), Some(&round.as_str()), "{hints:?}");
     }
     assert_eq!(world.sagas().await, []);
-    let round: Vec<_> = (1..6).flat_map(|org| ["--leave-out".to_owned(), format!("org-00{org}")]).collect();
-    let round: Vec<_> = round.iter().map(String::as_str).chain(UNROTATED).collect();
-    let plan = desk.type_(&[&["plan"], &round[..]].concat()).exits(0);
+    let said = desk.type_(&["plan"]).exits(4);
+    let round =
+        said.hints().last().and_then(|hint| hint.strip_prefix("to go round them: ")).unwrap().to_owned();
+    let plan = desk.operator.type_line(&round).exits(0);
     assert!(plan.out.starts_with("1 tenant of org_instances by reset.\n"), "{}", plan.out);
     assert_eq!(world.changes(), before, "nothing was touched");
 }
@@ -113,4 +116,25 @@ async fn a_run_is_agreed_to_and_held_to_its_plan() {
     assert!(other.err.contains("this is not what was planned"), "{}", other.err);
     assert_eq!(desk.world.changes(), []);
     assert_eq!(desk.world.sagas().await, []);
+}
+
+#[tokio::test]
+async fn at_a_terminal_it_says_what_it_will_do_and_hard_is_typed_back() {
+    let mut desk = Desk::new(2).await;
+    desk.operator.set("TERM", "xterm");
+    let words = ["reprovision", "run", "--hard", "--canary", "1", "--pause"];
+    let words = [&words[..], &UNROTATED].concat();
+    let answer = |answer: &str, code| {
+        let mut typist = Typist::at(&desk.operator, &words);
+        typist.sees("Type hard to go on: ");
+        typist.types(answer);
+        typist.leaves(code)
+    };
+    let screen = answer("yes\n", 4);
+    assert!(screen.contains("nothing was begun: that is not the word"), "{screen}");
+    assert_eq!(desk.world.changes(), []);
+    let screen = answer("hard\n", 5);
+    assert!(screen.contains("2 tenants of org_instances by reset, 16 at once.\r\n"), "{screen}");
+    assert!(screen.contains(" of 2 tenants, "), "{screen}");
+    assert!(screen.contains("org_instances: the canaries are done"), "{screen}");
 }

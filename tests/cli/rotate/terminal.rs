@@ -10,26 +10,34 @@ use std::{
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::desk::{Desk, JOURNAL, wait_until};
+use crate::cli::operator::Operator;
 
 /// Somebody who types into a terminal and sees what is on it.
-struct Typist {
+pub(crate) struct Typist {
     child: Child,
     keyboard: ChildStdin,
     screen: Arc<Mutex<String>>,
 }
 
 impl Typist {
-    /// Types a command, and afterwards asks how it ended and whether the terminal shows what is typed.
+    /// Types a command about the journal.
     fn start(desk: &Desk, words: &[&str]) -> Self {
-        let line = [&[env!("CARGO_BIN_EXE_reseal")], words, &JOURNAL].concat().join(" ");
-        let shell = format!("trap : INT; sh -c 'echo pid=$$; exec {line}'; echo code=$?; stty -a");
+        Self::at(&desk.operator, &[words, &JOURNAL].concat())
+    }
+
+    /// Types a command, and afterwards asks how it ended and whether the terminal shows what is typed.
+    pub(crate) fn at(operator: &Operator, words: &[&str]) -> Self {
+        let line = [&[env!("CARGO_BIN_EXE_reseal")], words].concat().join(" ");
+        let shell = format!(
+            "trap : INT; stty rows 40 cols 120; sh -c 'echo pid=$$; exec {line}'; echo code=$?; stty -a"
+        );
         let mut child = Command::new("script")
             .args(["-qfec", &shell, "/dev/null"])
-            .current_dir(desk.operator.folder.path())
+            .current_dir(operator.folder.path())
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap())
             .env("SHELL", "/bin/sh")
-            .envs(desk.operator.environment())
+            .envs(operator.environment())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -51,11 +59,11 @@ impl Typist {
     }
 
     #[track_caller]
-    fn sees(&self, text: &str) {
+    pub(crate) fn sees(&self, text: &str) {
         wait_until(|| self.shows(text));
     }
 
-    fn types(&mut self, text: &str) {
+    pub(crate) fn types(&mut self, text: &str) {
         self.keyboard.write_all(text.as_bytes()).unwrap();
     }
 
@@ -69,7 +77,7 @@ impl Typist {
 
     /// All that was on the screen, when the command has ended; the terminal shows again what is typed.
     #[track_caller]
-    fn leaves(mut self, code: i32) -> String {
+    pub(crate) fn leaves(mut self, code: i32) -> String {
         wait_until(|| self.shows("code=") && (self.shows(" echo ") || self.shows("-echo ")));
         self.child.kill().unwrap();
         self.child.wait().unwrap();

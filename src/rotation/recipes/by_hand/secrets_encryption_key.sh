@@ -10,6 +10,7 @@ reseal retire static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:ARN
 flyctl secrets unset --app molecule-cp SECRETS_ENCRYPTION_KEY
 
 # Where the key or the tenants' URLs were read: every tenant gets new ones, by the single commands. The old key is not needed.
+# Other orders, strategies and canaries: reseal reprovision run --help
 reseal reprovision plan --new aws-kms:ARN --kms aws-kms:ARN
 flyctl secrets set --app molecule-cp KMS_KEY_ARN=ARN
 reseal reprovision run --plan DIGEST --new aws-kms:ARN --kms aws-kms:ARN
