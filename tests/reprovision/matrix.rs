@@ -121,7 +121,8 @@ fn hook(
         let now = blow.clone().filter(|(at, _)| *at == phase).map(|(_, blow)| blow);
         let at = format!("{of}: {phase} {moment:?}");
         async move {
-            if moment != Moment::AfterRecord {
+            // Between what is done and what is done next only the journal changes.
+            if moment == Moment::AfterCall {
                 world.every_instant(&at).await;
             }
             let strikes = |at: Moment| at == moment && !std::mem::replace(&mut *struck.lock().unwrap(), true);
