@@ -46,3 +46,17 @@ async fn one_signal_lets_tenants_finish_two_stop_at_once_and_the_same_command_go
     let done = desk.type_(&["run"]).exits(0);
     desk.judge(&[&said, &done]).await;
 }
+
+#[tokio::test]
+async fn while_one_works_another_is_refused() {
+    let desk = Desk::new(2).await;
+    desk.world.neon.set(|knobs| knobs.operation_time = Duration::from_millis(1500));
+    let mut child = desk.start(&["--concurrency", "1"]);
+    wait_until(|| desk.world.neon.vendor.count("POST", RESET) > 0);
+    let other = desk.type_(&["run"]).exits(4);
+    assert!(other.err.contains(" holds the run: waiting up to 20 s, in case it died\n"), "{}", other.err);
+    let by = format!("is being worked on by pid {} on ", child.id());
+    assert!(other.err.contains(&by), "{}", other.err);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
