@@ -47,10 +47,13 @@ enum Blow {
 /// A request, without what differs from world to world.
 type Request = (String, Vec<String>);
 
+/// Of each phase, those to each vendor.
+type Requests = BTreeMap<&'static str, [Vec<Request>; 2]>;
+
 /// How a run went.
 struct Journey {
     /// The requests of each phase to each vendor, of the first tenant in a run without blows.
-    requests: BTreeMap<&'static str, [Vec<Request>; 2]>,
+    requests: Requests,
     /// How often it was taken up again.
     again: usize,
 }
@@ -99,7 +102,7 @@ fn hook(
     of: &str,
     blow: Option<(&'static str, Blow)>,
     died: &Arc<Notify>,
-    requests: &Arc<Mutex<BTreeMap<&'static str, [Vec<Request>; 2]>>>,
+    requests: &Arc<Mutex<Requests>>,
 ) -> Hook {
     let (died, requests, of) = (Arc::clone(died), Arc::clone(requests), of.to_owned());
     let begun = Arc::new(Mutex::new([0, 0]));
