@@ -126,7 +126,7 @@ async fn a_url_that_nobody_knows_is_asked_for() {
     let why = &world.whys().await[0];
     assert!(why.starts_with("org-001 in look: ") && why.contains("has 2 databases"), "{why}");
     let works = world.works(Hook::default()).await;
-    let [database, redis] = world.urls(FIRST).await;
+    let [database, redis] = world.urls(&works, FIRST).await;
     assert!(world.neon.accepts(&database.unwrap()));
     assert_eq!(redis.as_deref(), Some(crate::reprovision::world::NEW_REDIS));
     assert!(!world.neon.accepts(&first.home.url));
@@ -142,7 +142,7 @@ async fn with_the_old_key_at_hand_rows_tell_their_urls() {
     assert_eq!(ending, Ending::Complete, "{:?}", world.whys().await);
     let works = world.works(Hook::default()).await;
     for tenant in &world.tenants {
-        let [database, redis] = world.urls(&tenant.org).await;
+        let [database, redis] = world.urls(&works, &tenant.org).await;
         assert!(world.neon.accepts(&database.unwrap()));
         assert_eq!(redis.unwrap().rsplit('/').next(), tenant.redis.rsplit('/').next());
     }

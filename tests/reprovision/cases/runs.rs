@@ -5,7 +5,7 @@ use std::sync::Arc;
 use reseal::{
     journal::{Hook, Moment},
     reprovision::{Asked, Ending, Plan, ReprovisionError, Run, Stop, Strategy, open_run},
-    store::{AuditLog, SagaState},
+    store::SagaState,
 };
 use tokio::sync::watch;
 
