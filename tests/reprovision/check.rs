@@ -72,7 +72,7 @@ impl World {
     async fn judge_one(&self, works: &Works, tenant: &Tenant, strategy: Strategy, of: &str) {
         let org = &tenant.org;
         let held = self.held(org).await.expect("a row");
-        let [database, redis] = self.urls_by(works, org).await;
+        let [database, redis] = self.urls(works, org).await;
         let (database, redis) = (database.expect("it opens"), redis.expect("it opens"));
         assert!(self.neon.accepts(&database), "{of}: the new URL of {org} is refused");
         assert!(!self.neon.accepts(&tenant.home.url), "{of}: the old URL of {org} works");

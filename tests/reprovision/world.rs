@@ -142,7 +142,6 @@ pub(crate) struct World {
     /// Where the tenants' table is.
     store: Arc<dyn Store>,
     target: OnceCell<Target>,
-    run: OnceCell<String>,
     /// A connection to the tenants' table.
     table: tokio::sync::Mutex<SqliteConnection>,
     folder: TempDir,
@@ -250,7 +249,6 @@ impl World {
             tuning: Mutex::new(tuning),
             store: Arc::new(Sqlite::open(&folder.path().join("tenants.db")).await.unwrap()),
             target: OnceCell::new(),
-            run: OnceCell::new(),
             table: table.into(),
             folder,
         };
@@ -428,12 +426,7 @@ impl World {
     }
 
     /// What a row's columns hold, where they open under the new key.
-    pub(crate) async fn urls(&self, org: &str) -> [Option<String>; 2] {
-        self.urls_by(&self.works(Hook::default()).await, org).await
-    }
-
-    /// The same, with what is at hand.
-    pub(crate) async fn urls_by(&self, works: &Works, org: &str) -> [Option<String>; 2] {
+    pub(crate) async fn urls(&self, works: &Works, org: &str) -> [Option<String>; 2] {
         let held = self.held(org).await.expect("a row");
         let mut urls = [None, None];
         for (at, cell) in held.cells.into_iter().enumerate() {
@@ -450,16 +443,14 @@ impl World {
         urls
     }
 
-    /// Every tenant of the run, as the journal has it.
+    /// Every tenant of the last run, as the journal has it.
     pub(crate) async fn sagas(&self) -> Vec<SagaRow> {
-        let run = self.run.get_or_init(async || {
-            let mut runs = self.journal.reprovisions(Some(TABLE)).await.unwrap();
-            runs.pop().expect("a run").run_id
-        });
-        self.journal.sagas(run.await, &[], -1, 10_000).await.unwrap()
+        let runs = self.journal.reprovisions(Some(TABLE)).await.unwrap();
+        let Some(last) = runs.first() else { return Vec::new() };
+        self.journal.sagas(&last.run_id, &[], -1, 10_000).await.unwrap()
     }
 
-    /// A tenant of the run.
+    /// A tenant of the last run.
     pub(crate) async fn saga(&self, org: &str) -> SagaRow {
         self.sagas().await.into_iter().find(|saga| saga.tenant == org).expect("a tenant of the run")
     }

@@ -125,7 +125,8 @@ async fn a_url_that_nobody_knows_is_asked_for() {
     assert_eq!(ending, Ending::Parked(1));
     let why = &world.whys().await[0];
     assert!(why.starts_with("org-001 in look: ") && why.contains("has 2 databases"), "{why}");
-    let [database, redis] = world.urls(FIRST).await;
+    let works = world.works(Hook::default()).await;
+    let [database, redis] = world.urls(&works, FIRST).await;
     assert!(world.neon.accepts(&database.unwrap()));
     assert_eq!(redis.as_deref(), Some(crate::reprovision::world::NEW_REDIS));
     assert!(!world.neon.accepts(&first.home.url));
@@ -139,8 +140,9 @@ async fn with_the_old_key_at_hand_rows_tell_their_urls() {
     world.neon.add_database(&world.tenants[0].home.branch, "other");
     let ending = world.drive(Hook::default(), &asked(Strategy::Branch, false)).await.unwrap();
     assert_eq!(ending, Ending::Complete, "{:?}", world.whys().await);
+    let works = world.works(Hook::default()).await;
     for tenant in &world.tenants {
-        let [database, redis] = world.urls(&tenant.org).await;
+        let [database, redis] = world.urls(&works, &tenant.org).await;
         assert!(world.neon.accepts(&database.unwrap()));
         assert_eq!(redis.unwrap().rsplit('/').next(), tenant.redis.rsplit('/').next());
     }

@@ -98,7 +98,7 @@ async fn after_a_reset_the_old_machine_has_the_new_url_and_the_row_too() {
     world.every_instant("parked").await;
     let first = &world.tenants[0];
     let works = world.works(Hook::default()).await;
-    let [database, redis] = world.urls(FIRST).await;
+    let [database, redis] = world.urls(&works, FIRST).await;
     let (database, redis) = (database.unwrap(), redis.unwrap());
     assert!(world.neon.accepts(&database) && !world.neon.accepts(&first.home.url));
     assert_eq!(plain(world.fly.config(APP, MACHINE)), renewed(first, &database, &redis));

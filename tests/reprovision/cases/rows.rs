@@ -94,7 +94,7 @@ async fn a_row_that_changes_meanwhile_is_looked_at_anew() {
             assert_eq!(Some(&held.machine), facts.new_machine.as_ref(), "{of}");
             let works = world.works(Hook::default()).await;
             world.nothing_is_left(&works, &of).await;
-            let [database, redis] = world.urls(FIRST).await;
+            let [database, redis] = world.urls(&works, FIRST).await;
             assert!(world.neon.accepts(&database.unwrap()), "{of}");
             assert_eq!(redis.unwrap(), format!("{NEW_REDIS}/0"), "{of}");
             assert_eq!(world.neon.data(&held.branch), ["what the tenant wrote"], "{of}");
