@@ -3,15 +3,16 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    thread,
     time::{Duration, Instant},
 };
 
 use reseal::{
     envelope::Format,
     keyring::Sealer,
-    rekey::{Intent, Outcome},
+    rekey::{Hook, Intent, Moment, Outcome, Step},
     secret::Plaintext,
 };
 use sqlx::{AssertSqlSafe, PgPool};
@@ -207,7 +208,21 @@ async fn a_writer_of_old_values_that_never_stops_is_a_chase() {
     let mut stage = Stage::new("chase", 300).await;
     let (old, new) = (stage.old(), stage.static_key("new", &[0x22; 32]));
     let choice = stage.choice(Format::V1, &[&old], &new);
-    let over = Arc::new(AtomicBool::new(false));
+    let (over, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    // However slow the writer is: behind every sweep it has written once more.
+    stage.options.hook = Hook::new({
+        let written = Arc::clone(&written);
+        move |step, moment| {
+            if (step, moment) == (Step::NextSweep, Moment::Before) {
+                let (before, started) = (written.load(Ordering::Relaxed), Instant::now());
+                // The first of two may have been committed before the sweep's end.
+                while written.load(Ordering::Relaxed) < before + 2 {
+                    assert!(started.elapsed() < Duration::from_secs(60), "the writer has stopped");
+                    tokio::task::block_in_place(|| thread::sleep(Duration::from_millis(1)));
+                }
+            }
+        }
+    });
     let writer = tokio::spawn({
         let rows: Vec<Uuid> = stage.expected.0.keys().copied().collect();
         let until = Instant::now() + Duration::from_secs(60);
@@ -217,6 +232,7 @@ async fn a_writer_of_old_values_that_never_stops_is_a_chase() {
             while !over.load(Ordering::Relaxed) {
                 let row = rows[rand::random_range(0..rows.len())];
                 writer.write_old(row, 0, format!("postgres://chase/{}", writer.ledger.cells.len())).await;
+                written.fetch_add(1, Ordering::Relaxed);
             }
             writer.ledger
         }
@@ -229,6 +245,7 @@ async fn a_writer_of_old_values_that_never_stops_is_a_chase() {
     let either = [Under::Static(&OLD), Under::Static(&[0x22; 32])];
     assert_eq!(stage.differences_under_any(&either).await, [""; 0]);
 
+    stage.options.hook = Hook::default();
     let report = stage.run(&choice).await;
     assert_eq!(report.outcome, Outcome::Complete);
     assert_eq!(stage.differences(Under::Static(&[0x22; 32])).await, [""; 0]);

@@ -40,7 +40,8 @@ async fn old_passwords_and_unknown_roles_are_refused_by_the_server_itself() {
 
     assert!(owner.ping().await.is_err(), "the machine's session was dropped");
     assert!(!logs_in(&old).await && !logs_in(&back).await);
-    let [new, _] = world.urls(&tenant.org).await;
+    let works = world.works(Hook::default()).await;
+    let [new, _] = world.urls(&works, &tenant.org).await;
     let mut session = PgConnection::connect(&new.expect("a URL in the row")).await.unwrap();
     let kept: (i32,) = sqlx::query_as("SELECT number FROM kept").fetch_one(&mut session).await.unwrap();
     assert_eq!(kept.0, 7);

@@ -2,7 +2,7 @@
 
 use std::process::Child;
 
-use reseal::envelope::Format;
+use reseal::{envelope::Format, journal::Hook};
 
 use crate::{
     cli::operator::{Operator, Said},
@@ -74,8 +74,9 @@ impl Desk {
 
     /// That every tenant is at its end: its row opens under the new key, with a URL that works and that nobody said.
     pub(super) async fn judge(&self, said: &[&Said]) {
+        let works = self.world.works(Hook::default()).await;
         for tenant in &self.world.tenants {
-            let [database, redis] = self.world.urls(&tenant.org).await;
+            let [database, redis] = self.world.urls(&works, &tenant.org).await;
             let (database, redis) = (database.expect("a URL"), redis.expect("a URL"));
             assert!(self.world.neon.accepts(&database), "{}", tenant.org);
             assert!(!self.world.neon.accepts(&tenant.home.url), "{}: its old URL works", tenant.org);
