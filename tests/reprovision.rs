@@ -3,6 +3,7 @@
 mod cases;
 mod check;
 mod matrix;
+mod names;
 mod real;
 mod store;
 pub(crate) mod world;
