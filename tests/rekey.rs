@@ -3,6 +3,7 @@
 mod clock;
 mod concurrency;
 mod faults;
+mod heap;
 mod kill;
 mod pooler;
 mod quarantine;

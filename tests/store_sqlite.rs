@@ -16,8 +16,8 @@ use std::{
 
 use reseal::store::{
     Batch, Cells, Checkpoint, Claim, Committed, DataKeyState, KeyKind, KeyRange, Lease, NewRun, Page,
-    PageLimits, Quarantine, Quarantined, Registry, RowKey, RunRow, RunState, Runs, Shards, Store, StoreError,
-    Tally, Target, TargetName, Unsettled, WrappedDataKey, sqlite::Sqlite,
+    PageLimits, Quarantine, Quarantined, Registry, RowKey, RunRow, RunState, Runs, Shards, Span, Store,
+    StoreError, Tally, Target, TargetName, Unsettled, WrappedDataKey, sqlite::Sqlite,
 };
 use sha2::{Digest, Sha256};
 use sqlx::{
@@ -102,12 +102,12 @@ impl Fixture {
 
     /// A run of one shard, and that shard.
     async fn lease(&self, target: &Target) -> (RunRow, Lease) {
-        let run = self.run(target, vec![KeyRange::ALL]).await;
+        let run = self.run(target, vec![Span::ALL]).await;
         let lease = leased(self.store.claim(&run, "w", target.key_kind).await.unwrap());
         (run, lease)
     }
 
-    async fn run(&self, target: &Target, ranges: Vec<KeyRange>) -> RunRow {
+    async fn run(&self, target: &Target, spans: Vec<Span>) -> RunRow {
         self.store.register(target).await.unwrap();
         let run = NewRun {
             data_key: None,
@@ -115,13 +115,14 @@ impl Fixture {
             target: target.name.clone(),
             keys: "{}".to_owned(),
             row_count: 0,
-            ranges,
+            spans,
+            horizon: None,
         };
         self.store.create_run(&run).await.unwrap()
     }
 
     async fn page(&self, target: &Target) -> Page {
-        self.store.read_page(target, &KeyRange::ALL, None, None, LIMITS).await.unwrap()
+        self.store.read_page(target, &Span::ALL, None, None, LIMITS).await.unwrap()
     }
 }
 
@@ -201,7 +202,15 @@ async fn commit(
         done: page.last && rows.end == page.keys.len(),
         tally,
     };
-    let batch = Batch { keys: &page.keys, old: &page.cells, new: &new, rows, quarantined: &[], checkpoint };
+    let batch = Batch {
+        keys: &page.keys,
+        rowids: &page.rowids,
+        old: &page.cells,
+        new: &new,
+        rows,
+        quarantined: &[],
+        checkpoint,
+    };
     match store.commit(target, lease, batch).await? {
         Committed::Done { unsettled, .. } => Ok((unsettled, false)),
         Committed::Fenced => Ok((Vec::new(), true)),

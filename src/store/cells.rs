@@ -1,6 +1,6 @@
 //! Pages of rows: keys, and the cells' bytes in one allocation.
 
-use std::fmt;
+use std::{fmt, ops::Range};
 
 use uuid::Uuid;
 
@@ -114,13 +114,32 @@ pub struct Page {
     pub keys: Vec<RowKey>,
     /// Their cells, in the target's order of columns.
     pub cells: Cells,
-    /// Whether the range ends with this page.
+    /// SQLite, walking the table: the rows' rowids. Empty where a row's place is its key.
+    pub rowids: Vec<i64>,
+    /// Whether the span ends with this page.
     pub last: bool,
 }
 
 impl Page {
     /// An empty page of rows of `width` columns.
     pub fn new(width: usize) -> Self {
-        Self { keys: Vec::new(), cells: Cells::new(width), last: true }
+        Self { keys: Vec::new(), cells: Cells::new(width), rowids: Vec::new(), last: true }
+    }
+
+    /// Where this row stands in its [span](super::Span): what a shard's cursor holds.
+    pub fn place(&self, row: usize) -> RowKey {
+        self.rowids.get(row).map_or_else(|| self.keys[row].clone(), |&rowid| RowKey::Integer(rowid))
+    }
+
+    /// These rows as a page of their own, which is the last when it has the last row of the last page.
+    pub fn part(&self, rows: Range<usize>) -> Self {
+        let mut cells = Cells::new(self.cells.width());
+        rows.clone().for_each(|row| self.cells.row(row).for_each(|cell| cells.push(cell)));
+        Self {
+            rowids: self.rowids.get(rows.clone()).unwrap_or_default().to_vec(),
+            last: self.last && rows.end == self.keys.len(),
+            keys: self.keys[rows].to_vec(),
+            cells,
+        }
     }
 }

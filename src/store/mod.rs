@@ -51,8 +51,8 @@ pub use rotation::{
     RotationRow,
 };
 pub use run::{
-    Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
-    RunState, Tally, Unsettled, WrappedDataKey,
+    Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Layout, Lease, NewRun, Quarantined, RunRow,
+    RunState, Span, Stretch, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
 pub use staged::{Staged, StagedSwap};
@@ -126,11 +126,18 @@ pub trait Store:
     /// At most `parts - 1` keys that cut the table into ranges of about the same number of rows, in key order.
     async fn split_points(&self, target: &Target, rows: u64, parts: u64) -> Result<Vec<RowKey>, StoreError>;
 
-    /// The rows of `range` after `after`, in key order; without those whose every value begins with `skip`.
+    /// How the table lies in its file, when it can be walked so; later rows may lie beyond its end.
+    async fn layout(&self, target: &Target) -> Result<Option<Layout>, StoreError>;
+
+    /// The rows of `span` after the place `after`, in the order of their places; without those whose every value
+    /// begins with `skip`.
+    ///
+    /// The first page with a `skip` is found in one statement that reads the whole table from end to end, so that it
+    /// is cheap to learn that hardly a row is left, or none.
     async fn read_page(
         &self,
         target: &Target,
-        range: &KeyRange,
+        span: &Span,
         after: Option<&RowKey>,
         skip: Option<&[u8]>,
         limits: PageLimits,

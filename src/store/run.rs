@@ -95,9 +95,42 @@ pub struct KeyRange {
     pub hi: Option<RowKey>,
 }
 
-impl KeyRange {
-    /// Every row.
-    pub const ALL: Self = Self { lo: None, hi: None };
+/// A stretch of the table as it lies in its file: blocks of the heap in Postgres, rowids in SQLite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The first block, or rowid.
+    pub from: i64,
+    /// The first one after it.
+    pub to: i64,
+    /// Postgres: only rows that transactions before this one (an `xid8`) wrote. A row moves when it is written: those
+    /// that the walk itself wrote must not be met again, further on. SQLite, where a row stays: 0.
+    pub before: i64,
+}
+
+/// What a shard covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Span {
+    /// A range of keys: whatever moves, each row is met once.
+    Keys(KeyRange),
+    /// A stretch of the table's file, read from one end to the other whatever its keys are. A row that is written
+    /// meanwhile may be missed: a walk over keys has to follow.
+    Table(Stretch),
+}
+
+impl Span {
+    /// Every row, by key.
+    pub const ALL: Self = Self::Keys(KeyRange { lo: None, hi: None });
+}
+
+/// Where the table lies in its file: the whole of it as one [`Stretch`], with its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    /// The first block, or rowid.
+    pub from: i64,
+    /// The first one after the last that is in use.
+    pub to: i64,
+    /// See [`Stretch::before`].
+    pub horizon: i64,
 }
 
 /// The states of a run. `Running` and `Paused` are open; the others are final.
@@ -170,6 +203,8 @@ pub struct RunRow {
     pub finished_ms: Option<i64>,
     /// What operators ordered of it.
     pub orders: Orders,
+    /// [`Stretch::before`] of the first sweep, where that walks the table.
+    pub horizon: Option<i64>,
 }
 
 /// A run to open.
@@ -185,8 +220,10 @@ pub struct NewRun {
     pub row_count: i64,
     /// A data key made for this run, which becomes the active one together with it.
     pub data_key: Option<WrappedDataKey>,
-    /// The shards of every sweep.
-    pub ranges: Vec<KeyRange>,
+    /// The shards of the first sweep.
+    pub spans: Vec<Span>,
+    /// See [`RunRow::horizon`].
+    pub horizon: Option<i64>,
 }
 
 /// A shard that a worker holds. Its fence number grows with every claim: a worker that was presumed dead and comes
@@ -201,9 +238,9 @@ pub struct Lease {
     pub shard: i64,
     /// The fencing number.
     pub fence: i64,
-    /// The shard's keys.
-    pub range: KeyRange,
-    /// Every row up to here was dealt with, by this holder or by an earlier one.
+    /// The shard's rows.
+    pub span: Span,
+    /// Every row up to this [place](super::Page::place) was dealt with, by this holder or by an earlier one.
     pub cursor: Option<RowKey>,
 }
 
@@ -228,7 +265,7 @@ pub enum Claim {
 /// Where a batch leaves its shard.
 #[derive(Debug)]
 pub struct Checkpoint<'a> {
-    /// The last row dealt with, or `None` to leave the cursor where it is.
+    /// The [place](super::Page::place) of the last row dealt with, or `None` to leave the cursor where it is.
     pub cursor: Option<&'a RowKey>,
     /// Whether the shard is done with this batch.
     pub done: bool,
@@ -241,6 +278,8 @@ pub struct Checkpoint<'a> {
 pub struct Batch<'a> {
     /// The rows' keys.
     pub keys: &'a [RowKey],
+    /// See [`Page::rowids`](super::Page::rowids).
+    pub rowids: &'a [i64],
     /// The stored bytes that were opened, row by row as `keys`.
     pub old: &'a Cells,
     /// The bytes to store, row by row; `None` leaves the cell.

@@ -238,7 +238,7 @@ async fn a_writer_of_old_values_that_never_stops_is_a_chase() {
         }
     });
     let report = stage.run(&choice).await;
-    assert_eq!((report.outcome, report.run.sweep), (Outcome::Chased, 4));
+    assert_eq!((report.outcome, report.run.sweep), (Outcome::Chased, 5));
     assert!(report.tally.sums());
     over.store(true, Ordering::Relaxed);
     assert!(writer.await.unwrap().settle(&mut stage) > 10);

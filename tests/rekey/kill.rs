@@ -129,7 +129,9 @@ async fn killed_at_any_instant_and_started_again_it_completes() {
         before = total;
     }
     stop.send_replace(true);
-    for (row, text) in writer.await.unwrap() {
+    let written = writer.await.unwrap();
+    let left_alone = 5000 - i64::try_from(written.len()).unwrap();
+    for (row, text) in written {
         stage.expected.0.get_mut(&row).unwrap()[0] = Holds::Sealed(text);
     }
     drop(processes);
@@ -140,8 +142,9 @@ async fn killed_at_any_instant_and_started_again_it_completes() {
     let mut last = Process::start(&stage, &old, &keyring, &[]);
     assert_eq!(wait_for_exit(&mut last).await, Some(0), "{}", said(&stage));
     let (outcome, scanned, total) = counted(&stage).await;
-    assert_eq!((outcome, scanned), (Outcome::Complete, 5000));
-    assert!(total >= 10_000, "each cell, and once more those that were written behind the cursor: {total}");
+    assert_eq!(outcome, Outcome::Complete);
+    assert!((left_alone..=5000).contains(&scanned), "all but some that were written: {scanned}");
+    assert!(total >= 2 * scanned, "each cell of theirs: {total}");
     assert_eq!(stage.differences(Under::Wrapped(&keyring)).await, [""; 0]);
     let choice = stage.choice(Format::V2, &[&old], &format!("local-kms:{}", keyring.display()));
     assert!(stage.verify(&choice).await.passed());

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use reseal::{
     envelope::Format,
     rekey::{self, DataKeyScope, Intent, KeyChoice, Outcome},
-    store::{KeyRange, PageLimits},
+    store::{PageLimits, Span},
 };
 use sqlx::{AssertSqlSafe, Row};
 
@@ -316,8 +316,7 @@ async fn large_values_come_in_pages_of_4_mib() {
     let target = stage.target().await;
     let (mut after, mut rows) = (None, 0);
     loop {
-        let page =
-            stage.store.read_page(&target, &KeyRange::ALL, after.as_ref(), None, limits).await.unwrap();
+        let page = stage.store.read_page(&target, &Span::ALL, after.as_ref(), None, limits).await.unwrap();
         rows += page.keys.len();
         assert!(page.cells.byte_len() < (4 << 20) + (1 << 20) + 4096, "{}", page.cells.byte_len());
         after = page.keys.last().cloned().or(after);

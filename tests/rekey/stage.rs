@@ -68,7 +68,7 @@ impl Database for OnPostgres {
 }
 
 pub(crate) struct OnSqlite {
-    pool: SqlitePool,
+    pub(crate) pool: SqlitePool,
 }
 
 impl Database for OnSqlite {

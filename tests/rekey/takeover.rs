@@ -88,7 +88,8 @@ async fn commit_one(
     let tally = Tally { scanned: 1, rekeyed: 1, total: 1, ..Tally::default() };
     let keys = std::slice::from_ref(key);
     let checkpoint = Checkpoint { cursor: Some(key), done: false, tally };
-    let batch = Batch { keys, old: &before, new: &after, rows: 0..1, quarantined: &[], checkpoint };
+    let batch =
+        Batch { keys, rowids: &[], old: &before, new: &after, rows: 0..1, quarantined: &[], checkpoint };
     store.commit(target, lease, batch).await.unwrap()
 }
 
@@ -112,7 +113,7 @@ async fn a_lease_that_was_taken_over_commits_nothing() {
     assert!(second.fence > first.fence);
 
     let limits = reseal::store::PageLimits { rows: 1, bytes: 1 << 20, value: 1 << 20 };
-    let page = store.read_page(&target, &second.range, None, None, limits).await.unwrap();
+    let page = store.read_page(&target, &second.span, None, None, limits).await.unwrap();
     let (key, value) = (&page.keys[0], page.cells.at(0, 0).unwrap());
     let before = store.tally(&report.run.run_id, None).await.unwrap();
     assert!(!store.renew(&first).await.unwrap());
@@ -140,7 +141,7 @@ async fn a_batch_that_the_server_lost_is_missed_by_the_next() {
         panic!("the shard is free");
     };
     let limits = reseal::store::PageLimits { rows: 2, bytes: 1 << 20, value: 1 << 20 };
-    let page = store.read_page(&target, &lease.range, None, None, limits).await.unwrap();
+    let page = store.read_page(&target, &lease.span, None, None, limits).await.unwrap();
     let commit = async |lease: &Lease, row: usize| {
         let value = page.cells.at(row, 0).unwrap();
         commit_one(store, &target, lease, &page.keys[row], [value, b"new"]).await

@@ -351,7 +351,9 @@ impl Ground {
         assert_eq!(number(wrong).await, 0, "{what:?}");
         let scanned = "SELECT CAST(sum(scanned) AS bigint) FROM reseal_shards";
         let runs = number("SELECT count(*) FROM reseal_runs").await;
-        assert_eq!(number(scanned).await, runs * count(ROWS), "{what:?}");
+        // The one that somebody else writes may be left to the sweeps that count none.
+        let all = runs * (count(ROWS) - 1)..=runs * count(ROWS);
+        assert!(all.contains(&number(scanned).await), "{what:?}");
         if self.road.format == Format::V1 {
             assert_eq!(number("SELECT count(*) FROM reseal_staged").await, 0, "{what:?}");
         } else {

@@ -23,11 +23,8 @@ async fn pages_cover_every_row_once_in_key_order_under_both_limits() {
             let limits = PageLimits { rows, bytes, ..LIMITS };
             let (mut seen, mut after) = (Vec::new(), None);
             loop {
-                let page = fixture
-                    .store
-                    .read_page(&target, &KeyRange::ALL, after.as_ref(), None, limits)
-                    .await
-                    .unwrap();
+                let page =
+                    fixture.store.read_page(&target, &Span::ALL, after.as_ref(), None, limits).await.unwrap();
                 assert!(
                     page.keys.len() <= at_most && (page.cells.byte_len() <= bytes || page.keys.len() == 1)
                 );
@@ -40,7 +37,7 @@ async fn pages_cover_every_row_once_in_key_order_under_both_limits() {
             }
             assert_eq!(seen, all.keys, "{table} {rows} {bytes}");
         }
-        let range = KeyRange { lo: Some(all.keys[9].clone()), hi: Some(all.keys[19].clone()) };
+        let range = Span::Keys(KeyRange { lo: Some(all.keys[9].clone()), hi: Some(all.keys[19].clone()) });
         let part = fixture.store.read_page(&target, &range, None, None, LIMITS).await.unwrap();
         assert_eq!(part.keys, all.keys[10..20]);
         let part = fixture.store.read_page(&target, &range, Some(&all.keys[14]), None, LIMITS).await.unwrap();
@@ -59,7 +56,7 @@ async fn cells_read_as_bytes_whatever_their_storage_class() {
         .await;
     let target = fixture.target().await;
     let limits = PageLimits { value: 10, ..LIMITS };
-    let page = fixture.store.read_page(&target, &KeyRange::ALL, None, None, limits).await.unwrap();
+    let page = fixture.store.read_page(&target, &Span::ALL, None, None, limits).await.unwrap();
     let expected: [[Option<&[u8]>; 2]; 7] = [
         [None, None],
         [None, None],
@@ -167,7 +164,7 @@ async fn a_snapshot_sees_the_rows_that_a_damaged_index_hides() {
         )
         .await;
     let store = Sqlite::open(&fixture.path).await.unwrap();
-    let swept = store.read_page(&target, &KeyRange::ALL, None, None, LIMITS).await.unwrap();
+    let swept = store.read_page(&target, &Span::ALL, None, None, LIMITS).await.unwrap();
     assert_eq!(swept.keys.len(), 0, "the index hides every row from a sweep");
     let (count, keys) = snapshot(&store, &target, LIMITS).await;
     assert_eq!((count, keys.len()), (30, 30));
@@ -204,7 +201,7 @@ async fn rows_whose_every_value_begins_alike_are_skipped() {
         .await;
     let target = fixture.target().await;
     let prefix = [0x03, 0xaa, 0xbb];
-    let page = fixture.store.read_page(&target, &KeyRange::ALL, None, Some(&prefix), LIMITS).await.unwrap();
+    let page = fixture.store.read_page(&target, &Span::ALL, None, Some(&prefix), LIMITS).await.unwrap();
     let keys: Vec<String> = page.keys.iter().map(ToString::to_string).collect();
     assert_eq!(
         keys,

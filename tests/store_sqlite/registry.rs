@@ -83,8 +83,15 @@ async fn a_quarantined_cell_counts_once() {
         let count = i64::try_from(cells_in.len()).unwrap();
         let tally = Tally { quarantined: count, total: count, ..Tally::default() };
         let checkpoint = Checkpoint { cursor: None, done: true, tally };
-        let batch =
-            Batch { keys: &[], old: &cells, new: &cells, rows: 0..0, quarantined: cells_in, checkpoint };
+        let batch = Batch {
+            keys: &[],
+            rowids: &[],
+            old: &cells,
+            new: &cells,
+            rows: 0..0,
+            quarantined: cells_in,
+            checkpoint,
+        };
         fixture.store.commit(&target, lease, batch).await.unwrap()
     };
     commit(&lease, &[quarantined("-3", 1), quarantined("-2", 1)]).await;
@@ -92,7 +99,7 @@ async fn a_quarantined_cell_counts_once() {
     for (sweep, cell, counted) in
         [(2, quarantined("-3", 1), 0), (3, quarantined("-3", 2), 1), (4, quarantined("0", 1), 1)]
     {
-        assert!(fixture.store.next_sweep(&run, 0).await.unwrap());
+        assert!(fixture.store.next_sweep(&run, 0, &[Span::ALL]).await.unwrap());
         run = fixture.store.run(&run.run_id).await.unwrap();
         lease = leased(fixture.store.claim(&run, "w", target.key_kind).await.unwrap());
         commit(&lease, &[cell]).await;
@@ -118,8 +125,15 @@ async fn a_quarantined_cell_is_settled_only_while_it_holds_what_was_opened() {
         let cells = Cells::new(2);
         let records = keys.each_ref().map(|key| quarantined(&key.to_string(), 1));
         let checkpoint = Checkpoint { cursor: None, done: false, tally: Tally::default() };
-        let batch =
-            Batch { keys: &[], old: &cells, new: &cells, rows: 0..0, quarantined: &records, checkpoint };
+        let batch = Batch {
+            keys: &[],
+            rowids: &[],
+            old: &cells,
+            new: &cells,
+            rows: 0..0,
+            quarantined: &records,
+            checkpoint,
+        };
         fixture.store.commit(&target, &lease, batch).await.unwrap();
 
         let settle =

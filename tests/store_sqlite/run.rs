@@ -55,7 +55,10 @@ async fn no_two_claims_share_a_shard() {
     let target = fixture.target().await;
     let points = fixture.store.split_points(&target, 200, 20).await.unwrap();
     let bounds = || std::iter::once(None).chain(points.iter().cloned().map(Some));
-    let ranges = bounds().zip(bounds().skip(1).chain([None])).map(|(lo, hi)| KeyRange { lo, hi }).collect();
+    let ranges = bounds()
+        .zip(bounds().skip(1).chain([None]))
+        .map(|(lo, hi)| Span::Keys(KeyRange { lo, hi }))
+        .collect();
     let run = fixture.run(&target, ranges).await;
     let workers = (0..4).map(|worker| {
         let (path, run, kind) = (fixture.path.clone(), run.clone(), target.key_kind);
@@ -64,7 +67,7 @@ async fn no_two_claims_share_a_shard() {
             let mut shards = Vec::new();
             while let Claim::Leased(lease) = store.claim(&run, &worker.to_string(), kind).await.unwrap() {
                 assert_eq!(lease.fence, 1);
-                shards.push((lease.shard, lease.range));
+                shards.push((lease.shard, lease.span));
             }
             shards
         })
@@ -89,7 +92,10 @@ async fn workers_on_connections_of_their_own_and_a_busy_writer_lose_nothing() {
     let target = fixture.target().await;
     let points = fixture.store.split_points(&target, ROWS.into(), 6).await.unwrap();
     let bounds = || std::iter::once(None).chain(points.iter().cloned().map(Some));
-    let ranges = bounds().zip(bounds().skip(1).chain([None])).map(|(lo, hi)| KeyRange { lo, hi }).collect();
+    let ranges = bounds()
+        .zip(bounds().skip(1).chain([None]))
+        .map(|(lo, hi)| Span::Keys(KeyRange { lo, hi }))
+        .collect();
     let run = fixture.run(&target, ranges).await;
     let worker = async |name: &str| {
         let store = Sqlite::open(&fixture.path).await.unwrap();
@@ -98,7 +104,7 @@ async fn workers_on_connections_of_their_own_and_a_busy_writer_lose_nothing() {
         while let Claim::Leased(mut lease) = store.claim(&run, name, target.key_kind).await.unwrap() {
             loop {
                 let after = lease.cursor.as_ref();
-                let page = store.read_page(&target, &lease.range, after, None, limits).await.unwrap();
+                let page = store.read_page(&target, &lease.span, after, None, limits).await.unwrap();
                 let (unsettled, fenced) =
                     commit(&store, &target, &lease, &page, 0..page.keys.len()).await.unwrap();
                 assert!(!fenced && unsettled.iter().all(|cell| cell.now.as_deref() == Some(b"theirs")));
@@ -128,7 +134,7 @@ async fn workers_on_connections_of_their_own_and_a_busy_writer_lose_nothing() {
     let (one, two, written) = tokio::join!(worker("one"), worker("two"), writer);
     let page = fixture
         .store
-        .read_page(&target, &KeyRange::ALL, None, None, PageLimits { rows: 5000, ..LIMITS })
+        .read_page(&target, &Span::ALL, None, None, PageLimits { rows: 5000, ..LIMITS })
         .await
         .unwrap();
     assert_eq!(page.keys.len(), ROWS as usize);
@@ -156,14 +162,14 @@ async fn workers_on_connections_of_their_own_and_a_busy_writer_lose_nothing() {
 async fn a_target_has_one_open_run_whose_states_move_once() {
     let fixture = Fixture::with_rows(TABLES[0], 3).await;
     let target = fixture.target().await;
-    let run = fixture.run(&target, vec![KeyRange::ALL]).await;
-    let again = fixture.run(&target, vec![KeyRange::ALL, KeyRange::ALL]).await;
+    let run = fixture.run(&target, vec![Span::ALL]).await;
+    let again = fixture.run(&target, vec![Span::ALL, Span::ALL]).await;
     assert_eq!((&run.run_id, run.state, run.sweep), (&again.run_id, RunState::Running, 1));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     assert!(now.abs_diff(run.created_ms.try_into().unwrap()) < 60_000, "milliseconds since 1970");
 
-    assert!(fixture.store.next_sweep(&run, 0).await.unwrap());
-    assert!(!fixture.store.next_sweep(&run, 0).await.unwrap(), "this sweep is over");
+    assert!(fixture.store.next_sweep(&run, 0, &[Span::ALL]).await.unwrap());
+    assert!(!fixture.store.next_sweep(&run, 0, &[Span::ALL]).await.unwrap(), "this sweep is over");
     assert!(!fixture.store.move_run(&run, RunState::Paused).await.unwrap(), "this sweep is over");
     let run = fixture.store.run(&run.run_id).await.unwrap();
     assert_eq!(run.sweep, 2);

@@ -181,8 +181,15 @@ async fn a_value_of_a_mebibyte_is_swapped_and_one_above_the_limit_is_only_seen()
     let value = vec![7; 1 << 20];
     [Some(&value[..]), None, Some(b"new"), None].into_iter().for_each(|cell| new.push(cell));
     let checkpoint = Checkpoint { cursor: page.keys.last(), done: true, tally: Tally::default() };
-    let batch =
-        Batch { keys: &page.keys, old: &page.cells, new: &new, rows: 0..2, quarantined: &[], checkpoint };
+    let batch = Batch {
+        keys: &page.keys,
+        rowids: &page.rowids,
+        old: &page.cells,
+        new: &new,
+        rows: 0..2,
+        quarantined: &[],
+        checkpoint,
+    };
     let committed = fixture.store.commit(&target, &lease, batch).await.unwrap();
     assert!(matches!(committed, Committed::Done { unsettled, .. } if unsettled.is_empty()));
     let after = fixture.page(&target).await;

@@ -18,6 +18,7 @@ mod progress;
 mod resealer;
 mod retry;
 mod run;
+mod split;
 mod steps;
 mod throttle;
 mod waiting;

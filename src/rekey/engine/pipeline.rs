@@ -1,4 +1,5 @@
-//! One worker on one shard: pages are read and re-sealed ahead while the page before is committed.
+//! One worker on one shard: a page is read while the one before is re-sealed, batch by batch, and a batch is committed
+//! meanwhile.
 
 use std::{
     ops::Range,
@@ -7,7 +8,11 @@ use std::{
 };
 
 use rand::RngExt;
-use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+    time::sleep,
+};
 
 use super::{
     Step, Waiting,
@@ -18,14 +23,11 @@ use super::{
 };
 use crate::{
     rekey::RekeyError,
-    store::{Batch, Checkpoint, Committed, Lease, Page, StoreError, Tally, Unsettled},
+    store::{Batch, Checkpoint, Committed, Lease, Page, RowKey, Span, StoreError, Tally, Unsettled},
 };
 
 /// How often a lease of 20 s is renewed while no batch renews it.
 const HEARTBEAT: Duration = Duration::from_secs(5);
-
-/// A page's first size: it grows to what was asked for once the values turn out to be small.
-const FIRST_PAGE: usize = 128;
 
 /// How often one row's commit may be rolled back before the row is left to the next sweep.
 const TRIES_PER_ROW: u32 = 3;
@@ -88,42 +90,69 @@ async fn keep_alive(shop: &Workshop, lease: &Lease) {
     }
 }
 
-/// Reads and re-seals pages until the shard ends or nobody takes them any more.
+/// Re-seals pages, while the next one is read, until the shard ends or nobody takes them any more.
 async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Result<Resealed, RekeyError>>) {
     let pass = if lease.sweep == 1 { Pass::First } else { Pass::Later };
     let mut resealer = Resealer::new(Arc::clone(&shop.job));
-    let mut limits = shop.job.limits();
-    limits.rows = FIRST_PAGE;
     let skip = if pass == Pass::Later && shop.job.options.kind.edit().is_none() {
         shop.job.sealer.header()
     } else {
         None
     };
-    let mut after = lease.cursor.clone();
-    loop {
-        let job = &shop.job;
-        let most = shop.directions.borrow().batch;
-        limits.rows = limits.rows.min(most);
-        let read = || job.store.read_page(&job.target, &lease.range, after.as_ref(), skip.as_deref(), limits);
-        let resealed = match job.at(Step::ReadPage, patiently(&shop.status, read)).await {
-            Ok(page) => {
-                limits.rows = next_page_size(&page, limits.rows, most);
-                after = page.keys.last().cloned().or(after);
-                job.at(Step::Reseal, resealer.reseal(page, pass)).await
-            }
-            Err(error) => Err(error.into()),
+    // Of one task at most; what is under way ends with it.
+    let mut reads = JoinSet::new();
+    reads.spawn(read_page(Arc::clone(&shop), lease.span.clone(), lease.cursor.clone(), skip.clone(), true));
+    while let Some(read) = reads.join_next().await {
+        let page = match read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
+            Ok(page) => page,
+            // Whoever would have taken the page tells of it, or is gone and need not know.
+            Err(error) => return drop(pages.send(Err(error.into())).await),
         };
-        let ends = resealed.as_ref().map_or(true, |resealed| resealed.page.last);
-        if pages.send(resealed).await.is_err() || ends {
+        if let Some(last) = page.keys.len().checked_sub(1).filter(|_| !page.last) {
+            let after = Some(page.place(last));
+            reads.spawn(read_page(Arc::clone(&shop), lease.span.clone(), after, skip.clone(), false));
+        }
+        if !send_batches(&shop, &mut resealer, &page, pass, &pages).await {
             return;
         }
     }
 }
 
-/// Twice as many rows, up to `most`, unless this page was cut off by its bytes.
-fn next_page_size(page: &Page, rows: usize, most: usize) -> usize {
-    let cut_off = !page.last && page.keys.len() < rows;
-    if cut_off { page.keys.len().max(1) } else { (rows * 2).min(most) }
+async fn read_page(
+    shop: Arc<Workshop>,
+    span: Span,
+    after: Option<RowKey>,
+    skip: Option<Vec<u8>>,
+    first: bool,
+) -> Result<Page, StoreError> {
+    let (job, limits) = (&shop.job, shop.page_limits(first));
+    let read = || job.store.read_page(&job.target, &span, after.as_ref(), skip.as_deref(), limits);
+    let page = job.at(Step::ReadPage, patiently(&shop.status, read)).await?;
+    shop.size_next_page(&page, limits.rows);
+    Ok(page)
+}
+
+/// Re-seals a page batch by batch; `false` when that ended it.
+async fn send_batches(
+    shop: &Workshop,
+    resealer: &mut Resealer,
+    page: &Page,
+    pass: Pass,
+    pages: &mpsc::Sender<Result<Resealed, RekeyError>>,
+) -> bool {
+    let mut start = 0;
+    loop {
+        let end = page.keys.len().min(start + shop.directions.borrow().batch);
+        let resealed = shop.job.at(Step::Reseal, resealer.reseal(page.part(start..end), pass)).await;
+        let failed = resealed.is_err();
+        if pages.send(resealed).await.is_err() || failed {
+            return false;
+        }
+        start = end;
+        if start >= page.keys.len() {
+            return true;
+        }
+    }
 }
 
 async fn commit_pages(
@@ -170,7 +199,7 @@ async fn commit_page(
         match committed {
             Ok(Committed::Fenced) => return Ok(Some(End::Lost(None))),
             Ok(Committed::Done { unsettled, .. }) => {
-                *lease = lease.moved_to(resealed.page.keys[chunk.clone()].last());
+                *lease = lease.moved_to(place_of_last(&resealed.page, &chunk).as_ref());
                 if lease.sweep == 1 {
                     shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }
@@ -199,6 +228,11 @@ async fn commit_page(
     }
 }
 
+/// Where these rows end; `None` for no rows.
+fn place_of_last(page: &Page, rows: &Range<usize>) -> Option<RowKey> {
+    rows.clone().next_back().map(|last| page.place(last))
+}
+
 async fn commit_chunk(
     shop: &Workshop,
     lease: &Lease,
@@ -209,13 +243,12 @@ async fn commit_chunk(
     let mut tally = resealed.tally(chunk.clone(), lease.sweep);
     let kms_calls = shop.take_kms_calls();
     tally.kms_calls = i64::try_from(kms_calls).unwrap_or(i64::MAX);
-    let checkpoint = Checkpoint {
-        cursor: chunk.end.checked_sub(1).map(|last| &page.keys[last]),
-        done: page.last && chunk.end == page.keys.len(),
-        tally,
-    };
+    let place = place_of_last(page, &chunk);
+    let checkpoint =
+        Checkpoint { cursor: place.as_ref(), done: page.last && chunk.end == page.keys.len(), tally };
     let batch = Batch {
         keys: &page.keys,
+        rowids: &page.rowids,
         old: &page.cells,
         new: &resealed.new,
         quarantined: &resealed.quarantined(&chunk),
@@ -245,11 +278,12 @@ async fn defer_row(
     let done = page.last && row + 1 == page.keys.len();
     let batch = Batch {
         keys: &page.keys,
+        rowids: &page.rowids,
         old: &page.cells,
         new: &resealed.new,
         quarantined: &[],
         rows: row..row,
-        checkpoint: Checkpoint { cursor: Some(&page.keys[row]), done, tally },
+        checkpoint: Checkpoint { cursor: Some(&page.place(row)), done, tally },
     };
     shop.commit(Step::DeferRow, lease, batch).await
 }
@@ -282,6 +316,7 @@ async fn settle_conflicts(
     tally.deferred = -count(cells.len());
     let batch = Batch {
         keys: &changed.page.keys,
+        rowids: &[],
         old: &changed.page.cells,
         new: &changed.new,
         quarantined: &changed.quarantined(&rows),

@@ -3,12 +3,15 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::{sleep, timeout},
+};
 use ulid::Ulid;
 
 use super::{
@@ -19,22 +22,17 @@ use super::{
     pipeline::{AbortOnDrop, End, work},
     resealer::count,
     retry::patiently,
+    split,
     throttle::Pace,
     waiting::Wait,
-    workshop::Workshop,
+    workshop::{FIRST_PAGE, Workshop},
 };
 use crate::{
     keyring::Attempt,
     rekey::{Job, Outcome, RekeyError, Report, fence::require_passable, identity},
     secret::Plaintext,
-    store::{Claim, KeyRange, NewRun, Replicas, RowKey, RunRow, RunState, StoreError, Tally},
+    store::{Claim, NewRun, Replicas, RunRow, RunState, StoreError, Tally},
 };
-
-/// Rows a shard, about: what a worker that takes over a dead one's share finds ahead of it, at most.
-const SHARD_ROWS: u64 = 20_000;
-
-/// Shards a run, at most.
-const MOST_SHARDS: u64 = 256;
 
 /// Values sampled before the first write.
 const SAMPLE: usize = 200;
@@ -74,6 +72,8 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
         stop,
         rows: AtomicU64::new(0),
         kms_calls: AtomicU64::new(0),
+        page_rows: AtomicUsize::new(FIRST_PAGE),
+        ended: Notify::new(),
         job,
     });
     if run.state == RunState::Paused {
@@ -171,14 +171,15 @@ async fn create(job: &Arc<Job>) -> Result<RunRow, RekeyError> {
     let store = job.store.as_ref();
     job.at(Step::Sample, require_right_keys(job)).await?;
     job.at(Step::Register, store.register(&job.target)).await?;
-    let (rows, points) = job.at(Step::Split, split(job)).await?;
+    let (rows, shares) = job.at(Step::Split, split::first_sweep(job)).await?;
     let run = NewRun {
         run_id: next_run_id(job.at(Step::FindRun, store.latest_run(&job.target.name)).await?.as_ref()),
         target: job.target.name.clone(),
         keys: serde_json::to_string(&job.keys).expect("names and ids are valid JSON"),
         row_count: i64::try_from(rows).unwrap_or(i64::MAX),
         data_key: job.new_data_key.clone(),
-        ranges: ranges(points),
+        spans: shares.spans,
+        horizon: shares.horizon,
     };
     Ok(job.at(Step::CreateRun, store.create_run(&run)).await?)
 }
@@ -190,25 +191,6 @@ fn next_run_id(latest: Option<&RunRow>) -> String {
     let above = latest.and_then(|latest| latest.increment().ok());
     let now = Ulid::generate();
     above.map_or(now, |above| Ord::max(above, now)).to_string()
-}
-
-/// How many rows there are, and keys between the shards that they are to make.
-async fn split(job: &Job) -> Result<(u64, Vec<RowKey>), StoreError> {
-    let rows = job.store.count_rows(&job.target).await?;
-    let parts = (rows / SHARD_ROWS).clamp(1, MOST_SHARDS);
-    let parts = parts.max(u64::try_from(job.options.workers).unwrap_or(1).min(rows / 1000));
-    Ok((rows, job.store.split_points(&job.target, rows, parts).await?))
-}
-
-/// Ranges between these points, the first and the last without bound, so that every key is in exactly one.
-fn ranges(points: Vec<RowKey>) -> Vec<KeyRange> {
-    let mut ranges = Vec::with_capacity(points.len() + 1);
-    let mut lo = None;
-    for point in points {
-        ranges.push(KeyRange { lo: lo.replace(point.clone()), hi: Some(point) });
-    }
-    ranges.push(KeyRange { lo, hi: None });
-    ranges
 }
 
 /// Refuses keys under which not one of the sampled values opens.
@@ -268,13 +250,18 @@ async fn worker(
         }
         let claim = || store.claim(&run, &name, kind);
         match job.at(Step::Claim, patiently(&shop.status, claim)).await? {
-            Claim::SweepDone => finish_sweep(&shop, &run).await?,
+            Claim::SweepDone => {
+                finish_sweep(&shop, &run).await?;
+                shop.ended.notify_waiters();
+            }
             Claim::Busy => {
                 let _wait = Wait::begin(&shop.status, Waiting::Shards);
-                sleep(BUSY).await;
+                // Time is up, or there is news: both are a reason to look again.
+                drop(timeout(BUSY, shop.ended.notified()).await);
             }
             Claim::Leased(lease) => {
                 let end = work(&shop, number, &lease).await;
+                shop.ended.notify_waiters();
                 if !matches!(end, Ok(End::Done)) {
                     // Best effort: a lease that is not given back runs out.
                     drop(job.at(Step::Release, store.release(&lease)).await);
@@ -309,8 +296,11 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
     if !sweep.sums() || (run.sweep == 1 && visited != sweep.scanned * width) {
         return Err(RekeyError::Sums { run_id: run.run_id.clone() });
     }
-    let clean = sweep.rekeyed == 0 && sweep.deferred == 0;
-    let chased = if run.sweep > 1 && is_chased(shop, run, &sweep).await? { run.chased + 1 } else { 0 };
+    // A walk over the table's file leaves what is written meanwhile to the next sweep, whatever it is.
+    let walks = i64::from(run.horizon.is_some());
+    let clean = run.sweep > walks && sweep.rekeyed == 0 && sweep.deferred == 0;
+    let chased =
+        if run.sweep > 1 + walks && is_chased(shop, run, &sweep).await? { run.chased + 1 } else { 0 };
     if clean {
         let close = || store.close_quarantine(run);
         let held = job.at(Step::CloseQuarantine, patiently(&shop.status, close)).await?;
@@ -320,11 +310,12 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
         let chased = || store.move_run(run, RunState::Chased);
         job.at(Step::MoveRun, patiently(&shop.status, chased)).await?;
     } else {
-        if sweep.rekeyed == 0 && sweep.conflicts == 0 {
+        if sweep.deferred > 0 && sweep.rekeyed == 0 && sweep.conflicts == 0 {
             let _wait = Wait::begin(&shop.status, Waiting::LockedRows);
             sleep(LOCKED).await;
         }
-        let next = || store.next_sweep(run, chased);
+        let spans = patiently(&shop.status, || split::later_sweep(job)).await?;
+        let next = || store.next_sweep(run, chased, &spans);
         job.at(Step::NextSweep, patiently(&shop.status, next)).await?;
     }
     Ok(())

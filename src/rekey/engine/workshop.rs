@@ -3,19 +3,22 @@
 use std::{
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 use super::{
     Metrics, Status, Step, Stop, StopSignal, Waiting, directions::Directions, throttle::Pace, waiting::Wait,
 };
 use crate::{
     rekey::Job,
-    store::{Batch, Committed, Lease, StoreError},
+    store::{Batch, Committed, Lease, Page, PageLimits, StoreError},
 };
 
 /// What the workers of one process share.
@@ -30,13 +33,43 @@ pub(super) struct Workshop {
     pub(super) rows: AtomicU64,
     /// KMS calls that a checkpoint has counted.
     pub(super) kms_calls: AtomicU64,
+    /// Rows that the next page may hold: it grows once the values turn out to be small.
+    pub(super) page_rows: AtomicUsize,
+    /// Told when a worker is through with a shard, or with a sweep.
+    pub(super) ended: Notify,
 }
+
+/// [`Workshop::page_rows`] to begin with.
+pub(super) const FIRST_PAGE: usize = 128;
+
+/// Rows a page, at most. Every page of a shard reads all of the shard's blocks.
+const MOST_PAGE: usize = 16_384;
 
 impl Workshop {
     /// Whether to stop at the next boundary between batches.
     pub(super) fn should_stop(&self) -> bool {
         let limit = self.job.options.rows_limit.unwrap_or(u64::MAX);
         *self.stop.borrow() == Stop::AfterBatch || self.rows.load(Ordering::Relaxed) >= limit
+    }
+
+    /// How large the next page may be. A shard's first is small, so that there is something to commit while the rest is
+    /// read; where rows are limited, none holds more than a second lets through.
+    pub(super) fn page_limits(&self, first: bool) -> PageLimits {
+        let (batch, rate) = (self.directions.borrow().batch, self.directions.borrow().rate);
+        let rate = rate.and_then(|rate| usize::try_from(rate.get()).ok()).unwrap_or(MOST_PAGE);
+        let most = if first { rate.min(2 * batch) } else { rate };
+        let rows = self.page_rows.load(Ordering::Relaxed).min(most.max(batch));
+        PageLimits { rows, ..self.job.limits() }
+    }
+
+    /// Twice as many rows as this page could have held, or as many as another held, unless it was cut off by its bytes.
+    pub(super) fn size_next_page(&self, page: &Page, rows: usize) {
+        let cut_off = !page.last && page.keys.len() < rows;
+        if cut_off {
+            self.page_rows.store(page.keys.len().max(1), Ordering::Relaxed);
+        } else {
+            self.page_rows.fetch_max((rows * 2).min(MOST_PAGE), Ordering::Relaxed);
+        }
     }
 
     /// KMS calls that no checkpoint has counted yet, for one that will.

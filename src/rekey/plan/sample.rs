@@ -7,7 +7,7 @@ use crate::{
         Job, RekeyError,
         engine::{Pass, Resealer},
     },
-    store::{KeyRange, PageLimits},
+    store::{PageLimits, Span},
 };
 
 /// Rows that are read, from the first key on.
@@ -52,9 +52,8 @@ impl Sample {
 /// Takes the sample. Nothing of it is kept: a run makes data keys of its own.
 pub(super) async fn take(job: &Job) -> Result<Sample, RekeyError> {
     let limits = PageLimits { rows: ROWS.min(job.options.batch), ..job.limits() };
-    let all = KeyRange { lo: None, hi: None };
     let started = Instant::now();
-    let page = job.store.read_page(&job.target, &all, None, None, limits).await?;
+    let page = job.store.read_page(&job.target, &Span::ALL, None, None, limits).await?;
     let reading = started.elapsed();
     let started = Instant::now();
     let resealed = Resealer::new(job.clone().into()).reseal(page, Pass::First).await?;

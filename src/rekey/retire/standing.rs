@@ -165,6 +165,7 @@ mod tests {
                 created_ms: 1_000,
                 finished_ms: Some(1_500),
                 orders: Orders::default(),
+                horizon: None,
             },
             keys: RunKeys {
                 format: Format::V2,

@@ -38,8 +38,8 @@ macro_rules! prelude {
             Orders, Paused, Process, Quarantine, Quarantined, Registry, ReprovisionLease, ReprovisionRow,
             Reprovisions, Retirement, Retirements, Rewraps, RotationLease, RotationRecord, RotationRow,
             Rotations, RowKey, RowRate, RunRow, RunState, Runs, SagaCount, SagaRow, SagaState, Setting,
-            ShardCount, Shards, Staging, Stagings, StaleWrites, Steering, StoreError, Tally, Target,
-            Verification, Verifications, WrappedDataKey,
+            ShardCount, Shards, Span, Staging, Stagings, StaleWrites, Steering, StoreError, Stretch, Tally,
+            Target, Verification, Verifications, WrappedDataKey,
         };
 
         type Db = sqlx::$database;

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::store::{NewRun, RunRow, RunState, StoreError, Tally, Target};
+use crate::store::{NewRun, RunRow, RunState, Span, StoreError, Tally, Target};
 
 /// What is kept of targets and of runs.
 #[async_trait]
@@ -25,8 +25,8 @@ pub trait Runs {
     /// Moves a run from the state it was read in to `to`; `false` when it is no longer in that state and sweep.
     async fn move_run(&self, run: &RunRow, to: RunState) -> Result<bool, StoreError>;
 
-    /// Opens the next sweep with the same ranges; `false` when somebody else did.
-    async fn next_sweep(&self, run: &RunRow, chased: i64) -> Result<bool, StoreError>;
+    /// Opens the next sweep, with these shards; `false` when somebody else did.
+    async fn next_sweep(&self, run: &RunRow, chased: i64, spans: &[Span]) -> Result<bool, StoreError>;
 
     /// The counters of one sweep, or of all sweeps for `None`.
     async fn tally(&self, run_id: &str, sweep: Option<i64>) -> Result<Tally, StoreError>;
@@ -60,8 +60,8 @@ macro_rules! runs {
                 writing!(self, move_run, run, to)
             }
 
-            async fn next_sweep(&self, run: &RunRow, chased: i64) -> Result<bool, StoreError> {
-                writing!(self, next_sweep, run, chased)
+            async fn next_sweep(&self, run: &RunRow, chased: i64, spans: &[Span]) -> Result<bool, StoreError> {
+                writing!(self, next_sweep, run, chased, spans)
             }
 
             async fn tally(&self, run_id: &str, sweep: Option<i64>) -> Result<Tally, StoreError> {
@@ -72,7 +72,7 @@ macro_rules! runs {
         const RUN_COLUMNS: &str = concat!(
             "run_id, target, keys, state, sweep, chased, row_count, ",
             ms_open!(), "created_at", ms_close!(), ", ", ms_open!(), "finished_at", ms_close!(), ", ",
-            "paused_by, ", ms_open!(), "paused_at", ms_close!(), ", rate, batch, workers"
+            "paused_by, ", ms_open!(), "paused_at", ms_close!(), ", rate, batch, workers, horizon"
         );
 
         fn run_from(row: &<Db as Database>::Row) -> Result<RunRow, StoreError> {
@@ -89,6 +89,7 @@ macro_rules! runs {
                 created_ms: row.try_get(7)?,
                 finished_ms: row.try_get(8)?,
                 orders: orders_from(row, 9)?,
+                horizon: row.try_get("horizon")?,
             })
         }
 
@@ -144,13 +145,14 @@ macro_rules! runs {
         /// was there before.
         pub(in crate::store) async fn create_run(conn: &mut Connection, run: &NewRun) -> Result<RunRow, StoreError> {
             let inserted = query(
-                "INSERT INTO reseal_runs (run_id, target, keys, state, row_count) VALUES ($1, $2, $3, 'running', $4) \
-                 ON CONFLICT DO NOTHING",
+                "INSERT INTO reseal_runs (run_id, target, keys, state, row_count, horizon) \
+                 VALUES ($1, $2, $3, 'running', $4, $5) ON CONFLICT DO NOTHING",
             )
             .bind(run.run_id.clone())
             .bind(run.target.clone())
             .bind(run.keys.clone())
             .bind(run.row_count)
+            .bind(run.horizon)
             .execute(&mut *conn)
             .await?
             .rows_affected();
@@ -162,15 +164,7 @@ macro_rules! runs {
         }
 
         async fn fill_run(conn: &mut Connection, run: &NewRun) -> Result<(), StoreError> {
-            for (shard, range) in (1_i64..).zip(&run.ranges) {
-                query("INSERT INTO reseal_shards (run_id, sweep, shard, lo, hi) VALUES ($1, 1, $2, $3, $4)")
-                    .bind(run.run_id.clone())
-                    .bind(shard)
-                    .bind(range.lo.as_ref().map(RowKey::to_string))
-                    .bind(range.hi.as_ref().map(RowKey::to_string))
-                    .execute(&mut *conn)
-                    .await?;
-            }
+            add_shards(conn, &run.run_id, 1, &run.spans).await?;
             if let Some(key) = &run.data_key {
                 add_data_key(conn, key).await?;
             }
@@ -178,6 +172,35 @@ macro_rules! runs {
             let detail = serde_json::json!({"target": run.target, "keys": &keys, "rows": run.row_count});
             audit(conn, &AuditEvent { action: "run-opened", subject: &run.run_id, detail }).await?;
             refuse_retired(conn, &keys).await?;
+            Ok(())
+        }
+
+        async fn add_shards(
+            conn: &mut Connection,
+            run_id: &str,
+            sweep: i64,
+            spans: &[Span],
+        ) -> Result<(), StoreError> {
+            for (shard, span) in (1_i64..).zip(spans) {
+                let (walk, lo, hi) = match span {
+                    Span::Keys(KeyRange { lo, hi }) => {
+                        ("keys", lo.as_ref().map(RowKey::to_string), hi.as_ref().map(RowKey::to_string))
+                    }
+                    Span::Table(Stretch { from, to, .. }) => {
+                        ("table", Some(from.to_string()), Some(to.to_string()))
+                    }
+                };
+                let sql = "INSERT INTO reseal_shards (run_id, sweep, shard, walk, lo, hi) VALUES ($1, $2, $3, $4, $5, $6)";
+                query(sql)
+                    .bind(run_id.to_owned())
+                    .bind(sweep)
+                    .bind(shard)
+                    .bind(walk)
+                    .bind(lo)
+                    .bind(hi)
+                    .execute(&mut *conn)
+                    .await?;
+            }
             Ok(())
         }
 
@@ -210,6 +233,7 @@ macro_rules! runs {
             conn: &mut Connection,
             run: &RunRow,
             chased: i64,
+            spans: &[Span],
         ) -> Result<bool, StoreError> {
             let moved = query(
                 "UPDATE reseal_runs SET sweep = sweep + 1, chased = $1 \
@@ -223,14 +247,7 @@ macro_rules! runs {
             if moved.rows_affected() == 0 {
                 return Ok(false);
             }
-            query(
-                "INSERT INTO reseal_shards (run_id, sweep, shard, lo, hi) \
-                 SELECT run_id, sweep + 1, shard, lo, hi FROM reseal_shards WHERE run_id = $1 AND sweep = $2",
-            )
-            .bind(run.run_id.clone())
-            .bind(run.sweep)
-            .execute(&mut *conn)
-            .await?;
+            add_shards(conn, &run.run_id, run.sweep + 1, spans).await?;
             Ok(true)
         }
 

@@ -47,7 +47,7 @@ macro_rules! shards {
                 " WHERE run_id = $2 AND sweep = $3 AND shard = (SELECT shard FROM reseal_shards ",
                 "WHERE run_id = $2 AND sweep = $3 AND NOT done AND (lease_until IS NULL OR lease_until < ", now!(),
                 // Nobody grants a lease that long: the database's clock was set back since.
-                " OR lease_until > ", lease_end!(), ") ORDER BY shard LIMIT 1 ", skip_locked!(), ") RETURNING shard, fence, lo, hi, cursor_key"
+                " OR lease_until > ", lease_end!(), ") ORDER BY shard LIMIT 1 ", skip_locked!(), ") RETURNING shard, fence, lo, hi, cursor_key, walk"
             ))
             .bind(worker.to_owned())
             .bind(run.run_id.clone())
@@ -64,20 +64,30 @@ macro_rules! shards {
                 .await?;
                 return Ok(if left.try_get::<i64, _>(0)? == 0 { Claim::SweepDone } else { Claim::Busy });
             };
-            let key = |column: usize| -> Result<Option<RowKey>, StoreError> {
-                let corrupt = StoreError::Corrupt { what: "a key in reseal_shards" };
+            let corrupt = || StoreError::Corrupt { what: "a place in reseal_shards" };
+            let place = |column: usize, kind: KeyKind| -> Result<Option<RowKey>, StoreError> {
                 match row.try_get::<Option<String>, _>(column)? {
                     None => Ok(None),
-                    Some(text) => RowKey::parse(kind, &text).map(Some).ok_or(corrupt),
+                    Some(text) => RowKey::parse(kind, &text).map(Some).ok_or_else(corrupt),
                 }
+            };
+            let number = |column: usize| -> Result<i64, StoreError> {
+                row.try_get::<Option<&str>, _>(column)?.and_then(|text| text.parse().ok()).ok_or_else(corrupt)
+            };
+            let (span, cursor_kind) = match row.try_get::<&str, _>(5)? {
+                "table" => {
+                    let (from, to) = (number(2)?, number(3)?);
+                    (Span::Table(Stretch { from, to, before: run.horizon.ok_or_else(corrupt)? }), walk_kind(kind))
+                }
+                _ => (Span::Keys(KeyRange { lo: place(2, kind)?, hi: place(3, kind)? }), kind),
             };
             Ok(Claim::Leased(Box::new(Lease {
                 run_id: run.run_id.clone(),
                 sweep: run.sweep,
                 shard: row.try_get(0)?,
                 fence: row.try_get(1)?,
-                range: KeyRange { lo: key(2)?, hi: key(3)? },
-                cursor: key(4)?,
+                span,
+                cursor: place(4, cursor_kind)?,
             })))
         }
 

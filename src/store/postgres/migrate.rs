@@ -21,6 +21,7 @@ fn migrator() -> Migrator {
         (6, "staged", include_str!("../../../migrations/postgres/0006_staged.sql")),
         (7, "rotations", include_str!("../../../migrations/postgres/0007_rotations.sql")),
         (8, "reprovision", include_str!("../../../migrations/postgres/0008_reprovision.sql")),
+        (9, "walk", include_str!("../../../migrations/postgres/0009_walk.sql")),
     ];
     let migrations = migrations
         .into_iter()

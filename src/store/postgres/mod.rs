@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sqlx::{PgPool, PgTransaction, postgres::PgPoolOptions};
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Standby,
-    Store, StoreError, Target, TargetName,
+    Batch, Committed, Inspection, Layout, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Span,
+    Standby, Store, StoreError, Target, TargetName,
 };
 
 mod connect;
@@ -60,6 +60,21 @@ const BEGIN_BATCH: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
      SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off; \
      SET LOCAL max_parallel_workers_per_gather = 0";
+
+/// For a stretch of the heap, which is read by its blocks alone. A page, with what its sort needs besides, fits.
+const BEGIN_STRETCH: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
+     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
+     SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; \
+     SET LOCAL enable_bitmapscan = off; SET LOCAL work_mem = '16MB'; SET LOCAL jit = off; \
+     SET LOCAL max_parallel_workers_per_gather = 0";
+
+/// For what is left to do in a whole table, as one statement sees it: from the heap alone.
+const BEGIN_LEFT: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
+     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10min'; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
+     SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; \
+     SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off";
 
 /// For the one long transaction: everything as one snapshot sees it, from the heap alone.
 const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
@@ -159,16 +174,26 @@ impl Store for Postgres {
         table::split_points(&mut tx, target, rows, parts).await
     }
 
+    async fn layout(&self, target: &Target) -> Result<Option<Layout>, StoreError> {
+        let mut tx = self.begin_read().await?;
+        table::layout(&mut tx, target).await
+    }
+
     async fn read_page(
         &self,
         target: &Target,
-        range: &KeyRange,
+        span: &Span,
         after: Option<&RowKey>,
         skip: Option<&[u8]>,
         limits: PageLimits,
     ) -> Result<Page, StoreError> {
-        let mut tx = self.begin_batch().await?;
-        let page = table::read_page(&mut tx, target, range, after, skip, limits).await?;
+        let mut tx = match span {
+            Span::Table(_) => self.begin(BEGIN_STRETCH).await?,
+            // How many rows are left is what no index tells.
+            Span::Keys(_) if skip.is_some() && after.is_none() => self.begin(BEGIN_LEFT).await?,
+            Span::Keys(_) => self.begin_batch().await?,
+        };
+        let page = table::read_page(&mut tx, target, span, after, skip, limits).await?;
         tx.commit().await?;
         Ok(page)
     }

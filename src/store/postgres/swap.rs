@@ -242,8 +242,15 @@ pub(super) async fn settle_quarantined(
             after.push((position == column).then_some(new));
         }
         let checkpoint = Checkpoint { cursor: None, done: false, tally: Tally::default() };
-        let batch =
-            Batch { keys: &keys, old: &before, new: &after, rows: 0..1, quarantined: &[], checkpoint };
+        let batch = Batch {
+            keys: &keys,
+            rowids: &[],
+            old: &before,
+            new: &after,
+            rows: 0..1,
+            quarantined: &[],
+            checkpoint,
+        };
         let mut correction = Tally::default();
         let unsettled = self::swap(conn, target, &batch, &mut correction).await?;
         if !unsettled.is_empty() || correction.vanished > 0 {

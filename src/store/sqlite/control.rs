@@ -52,3 +52,8 @@ control::retirements::retirements!(Sqlite);
 async fn lock_audit(_: &mut Connection) -> Result<(), StoreError> {
     Ok(())
 }
+
+/// A stretch of the table is walked by rowid.
+const fn walk_kind(_kind: KeyKind) -> KeyKind {
+    KeyKind::Integer
+}

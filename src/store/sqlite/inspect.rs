@@ -288,7 +288,7 @@ async fn update(
     findings: &mut Vec<Finding>,
 ) -> Result<bool, StoreError> {
     let columns: Vec<usize> = (0..target.columns.len()).collect();
-    let sql = swap::sql(target, &columns);
+    let sql = swap::sql(target, &columns, None);
     let program = match explain("EXPLAIN", &sql).fetch_all(&mut *conn).await {
         Ok(program) => program,
         Err(error) => {

@@ -17,8 +17,8 @@ use sqlx::{
 };
 
 use super::{
-    Batch, Committed, Inspection, KeyRange, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Standby,
-    Store, StoreError, Target, TargetName,
+    Batch, Committed, Inspection, Layout, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Span,
+    Standby, Store, StoreError, Target, TargetName,
 };
 
 mod control;
@@ -169,16 +169,21 @@ impl Store for Sqlite {
         table::split_points(&mut tx, target, rows, parts).await
     }
 
+    async fn layout(&self, target: &Target) -> Result<Option<Layout>, StoreError> {
+        let mut tx = self.begin_read().await?;
+        table::layout(&mut tx, target).await
+    }
+
     async fn read_page(
         &self,
         target: &Target,
-        range: &KeyRange,
+        span: &Span,
         after: Option<&RowKey>,
         skip: Option<&[u8]>,
         limits: PageLimits,
     ) -> Result<Page, StoreError> {
         let mut tx = self.begin_read().await?;
-        table::read_page(&mut tx, target, range, after, skip, limits).await
+        table::read_page(&mut tx, target, span, after, skip, limits).await
     }
 
     async fn read_rows(

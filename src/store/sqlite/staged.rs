@@ -107,7 +107,7 @@ async fn unstaged(
     let after_key = if after.is_some() { format!("{} > ?2 AND ", key_of(target)) } else { String::new() };
     let select = Select { filter: format!("WHERE {after_key}({changed})"), ..Select::all(target) };
     let query = query(select.sql(limits)).bind(target.name.clone());
-    Ok(fetch(conn, after.into_iter().fold(query, bind_key), target).await?.0)
+    fetch(conn, after.into_iter().fold(query, bind_key), target).await
 }
 
 async fn stage(

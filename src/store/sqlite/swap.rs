@@ -8,7 +8,9 @@ use sqlx::{Row, SqliteConnection};
 use super::{
     control, key_of,
     pack::{self, Packed},
-    quote, table_as_t,
+    quote,
+    table::rowid,
+    table_as_t,
 };
 use crate::{
     envelope::Encoding,
@@ -41,13 +43,15 @@ pub(super) fn prepare(target: &Target, batch: &Batch<'_>) -> Vec<Swap> {
     rows_of.into_iter().map(swap).collect()
 }
 
-/// Keys, and the old and the new value of each column.
+/// Keys, the old and the new value of each column, and the rowids where the batch has them.
 fn pack(batch: &Batch<'_>, rows: &[usize], columns: &[usize]) -> Packed {
     let mut packed = Packed::new();
     for &row in rows {
         let values =
             columns.iter().flat_map(|&column| [batch.old.at(row, column), batch.new.at(row, column)]);
-        packed.push(&batch.keys[row], values.map(Option::unwrap_or_default));
+        let rowid = batch.rowids.get(row).map(ToString::to_string);
+        let values = values.map(Option::unwrap_or_default).chain(rowid.as_ref().map(String::as_bytes));
+        packed.push(&batch.keys[row], values);
     }
     packed
 }
@@ -94,17 +98,19 @@ async fn swap_all(
     correction: &mut Tally,
 ) -> Result<Vec<Unsettled>, StoreError> {
     let mut unsettled = Vec::new();
+    let rowid = if batch.rowids.is_empty() { None } else { rowid(conn, target).await? };
+    let rowid = rowid.as_deref();
     for Swap { columns, rows, packed } in swaps {
-        let swapped = packed.query(sql(target, &columns)).execute(&mut *conn).await?.rows_affected();
+        let swapped = packed.query(sql(target, &columns, rowid)).execute(&mut *conn).await?.rows_affected();
         let all = u64::try_from(rows.len()) == Ok(swapped);
         if !all && columns.len() > 1 {
             for column in &columns {
                 let column = std::slice::from_ref(column);
-                pack(batch, &rows, column).query(sql(target, column)).execute(&mut *conn).await?;
+                pack(batch, &rows, column).query(sql(target, column, rowid)).execute(&mut *conn).await?;
             }
         }
         if !all || target.has_triggers {
-            examine(conn, target, batch, &rows, &columns, correction, &mut unsettled).await?;
+            examine(conn, target, batch, &rows, (&columns, rowid), correction, &mut unsettled).await?;
         }
     }
     Ok(unsettled)
@@ -112,7 +118,7 @@ async fn swap_all(
 
 /// One statement for many rows. Values compare as bytes, whatever the column's collation takes for equal, and keep the
 /// storage class that they have. Neither they nor the key can be NULL here.
-pub(super) fn sql(target: &Target, columns: &[usize]) -> String {
+pub(super) fn sql(target: &Target, columns: &[usize], rowid: Option<&str>) -> String {
     let (mut sets, mut matches) = (Vec::new(), Vec::new());
     for &column in columns {
         let name = quote(&target.columns[column].name);
@@ -128,24 +134,30 @@ pub(super) fn sql(target: &Target, columns: &[usize]) -> String {
         matches.push(format!("CAST(t.{name} AS blob) = v.o{column}"));
     }
     format!(
-        "{with}UPDATE {table} SET {sets} FROM v WHERE {same_key} AND {matches}",
-        with = pack::with(target.key_kind, &names(columns)),
+        "{with}UPDATE {table} SET {sets} FROM v WHERE {same_row} AND {matches}",
+        with = pack::with(target.key_kind, &names(columns, rowid)),
         table = table_as_t(target),
         sets = sets.join(", "),
-        same_key = same_key(target),
+        same_row = same_row(target, rowid),
         matches = matches.join(" AND "),
     )
 }
 
 /// What [`pack`] packs, for [`pack::with`].
-fn names(columns: &[usize]) -> Vec<String> {
-    columns.iter().flat_map(|column| [format!("o{column}"), format!("n{column}")]).collect()
+fn names(columns: &[usize], rowid: Option<&str>) -> Vec<String> {
+    let values = columns.iter().flat_map(|column| [format!("o{column}"), format!("n{column}")]);
+    values.chain(rowid.map(|_| "r".to_owned())).collect()
 }
 
-/// Finds the row by its key's index, which may have a case-insensitive collation, and then compares the key exactly:
-/// a v3 value opens under no other spelling of its row's key.
-fn same_key(target: &Target) -> String {
+/// Finds the row by its rowid where there is one (a table that was vacuumed since may have another row there), else by
+/// its key's index, which may have a case-insensitive collation, and then compares the key exactly: a v3 value opens
+/// under no other spelling of its row's key.
+fn same_row(target: &Target, rowid: Option<&str>) -> String {
     let key = key_of(target);
+    if let Some(rowid) = rowid {
+        // The sign keeps the key's index out of it.
+        return format!("t.{rowid} = CAST(v.r AS integer) AND +{key} = v.k COLLATE binary");
+    }
     match target.key_kind {
         KeyKind::Integer => format!("{key} = v.k"),
         KeyKind::Text | KeyKind::Uuid => format!("{key} = v.k AND {key} = v.k COLLATE binary"),
@@ -159,7 +171,7 @@ async fn examine(
     target: &Target,
     batch: &Batch<'_>,
     rows: &[usize],
-    columns: &[usize],
+    (columns, rowid): (&[usize], Option<&str>),
     correction: &mut Tally,
     unsettled: &mut Vec<Unsettled>,
 ) -> Result<(), StoreError> {
@@ -171,12 +183,12 @@ async fn examine(
         cells.iter().zip(columns).map(|(cell, column)| format!("{cell} IS NOT v.n{column}")).collect();
     let key = key_of(target);
     let sql = format!(
-        "{with}SELECT v.i, {key} IS NULL, {cells} FROM v LEFT JOIN {table} ON {same_key} \
+        "{with}SELECT v.i, {key} IS NULL, {cells} FROM v LEFT JOIN {table} ON {same_row} \
          WHERE {key} IS NULL OR {differs}",
-        with = pack::with(target.key_kind, &names(columns)),
+        with = pack::with(target.key_kind, &names(columns, rowid)),
         cells = cells.join(", "),
         table = table_as_t(target),
-        same_key = same_key(target),
+        same_row = same_row(target, rowid),
         differs = differs.join(" OR "),
     );
     let mut answer = pack(batch, rows, columns).query(sql).fetch(conn);
@@ -222,6 +234,7 @@ pub(super) async fn settle_quarantined(
         }
         let batch = Batch {
             keys: std::slice::from_ref(key),
+            rowids: &[],
             old: &before,
             new: &after,
             rows: 0..1,

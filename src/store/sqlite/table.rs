@@ -12,7 +12,7 @@ use super::{
     pack::{self, Packed},
     query, quote, table_as_t,
 };
-use crate::store::{Cells, KeyKind, KeyRange, Page, PageLimits, PageSender, RowKey, StoreError, Target};
+use crate::store::{Cells, KeyKind, Layout, Page, PageLimits, PageSender, RowKey, Span, StoreError, Target};
 
 /// What the rows are read through.
 #[derive(Clone, Copy)]
@@ -41,30 +41,59 @@ pub(super) async fn count(
     Ok(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default())
 }
 
-/// The rows of `range` after `after`, in the key's own order, which its index has.
+/// The rows of `span` after `after`: of a stretch of the table by rowid, else in the key's own order.
 pub(super) async fn read_page(
     conn: &mut SqliteConnection,
     target: &Target,
-    range: &KeyRange,
+    span: &Span,
     after: Option<&RowKey>,
     skip: Option<&[u8]>,
     limits: PageLimits,
 ) -> Result<Page, StoreError> {
-    let key = key_of(target);
-    let lower = after.or(range.lo.as_ref());
-    let mut conditions = Vec::new();
-    if lower.is_some() {
-        conditions.push(format!("{key} > ?1"));
+    let (mut conditions, mut select) = (Vec::new(), Select::all(target));
+    let (lo, hi) = match span {
+        Span::Keys(range) => (range.lo.as_ref(), range.hi.as_ref()),
+        Span::Table(_) => (None, None),
+    };
+    if let Span::Table(stretch) = span {
+        select.source = Through::Table.source(target);
+        select.rowid = rowid(conn, target).await?;
+        conditions.push(format!(
+            "{order} >= {} AND {order} < {}",
+            stretch.from,
+            stretch.to,
+            order = select.order()
+        ));
+    } else if skip.is_some() && after.is_none() {
+        select.source = Through::Table.source(target);
     }
-    if range.hi.is_some() {
-        conditions.push(format!("{key} <= ?{}", conditions.len() + 1));
+    let lower = after.or(lo);
+    if lower.is_some() {
+        conditions.push(format!("{} > ?1", select.order()));
+    }
+    if hi.is_some() {
+        conditions.push(format!("{} <= ?{}", select.order(), 1 + usize::from(lower.is_some())));
     }
     conditions.extend(skip.map(|prefix| begins_otherwise(target, prefix)));
-    let filter =
-        if conditions.is_empty() { String::new() } else { format!("WHERE {}", conditions.join(" AND ")) };
-    let select = Select { filter, ..Select::all(target) };
-    let page = [lower, range.hi.as_ref()].into_iter().flatten().fold(query(select.sql(limits)), bind_key);
-    Ok(fetch(conn, page, target).await?.0)
+    if !conditions.is_empty() {
+        select.filter = format!("WHERE {}", conditions.join(" AND "));
+    }
+    let page = [lower, hi].into_iter().flatten().fold(query(select.sql(limits)), bind_key);
+    fetch(conn, page, target).await
+}
+
+/// The table's rowids from the first to the last; `None` where it has none of its own.
+pub(super) async fn layout(
+    conn: &mut SqliteConnection,
+    target: &Target,
+) -> Result<Option<Layout>, StoreError> {
+    let Some(rowid) = rowid(conn, target).await? else { return Ok(None) };
+    let table = table_as_t(target);
+    let sql = format!("SELECT (SELECT min(t.{rowid}) FROM {table}), (SELECT max(t.{rowid}) FROM {table})");
+    let row = query(sql).fetch_one(conn).await?;
+    let (first, last): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let from = first.unwrap_or_default();
+    Ok(Some(Layout { from, to: last.map_or(from, |last| last.saturating_add(1)), horizon: 0 }))
 }
 
 /// Whether a row holds a value that does not begin with `prefix`; a cell that holds nothing does not count.
@@ -108,7 +137,7 @@ pub(super) async fn read_rows(
     let filter =
         format!("WHERE {} IN ({}SELECT v.k FROM v)", key_of(target), pack::with(target.key_kind, &[]));
     let select = Select { filter, ..Select::all(target) };
-    Ok(fetch(conn, packed.query(select.sql(limits)), target).await?.0)
+    fetch(conn, packed.query(select.sql(limits)), target).await
 }
 
 /// `count` rows at random. To choose them reads every key, and no value.
@@ -121,7 +150,7 @@ pub(super) async fn sample(
     let (key, table) = (key_of(target), table_as_t(target));
     let filter = format!("WHERE {key} IN (SELECT {key} FROM {table} ORDER BY random() LIMIT {count})");
     let select = Select { filter, ..Select::all(target) };
-    Ok(fetch(conn, query(select.sql(limits)), target).await?.0)
+    fetch(conn, query(select.sql(limits)), target).await
 }
 
 /// Every key that is a whole number of steps from the first, by skipping along the key's index.
@@ -162,8 +191,8 @@ pub(super) async fn scan(
     let mut next = query(select.sql(limits));
     select.filter = format!("WHERE {} > ?1", select.order());
     loop {
-        let (page, rowid) = fetch(conn, next, target).await?;
-        let last_row = rowid.map(RowKey::Integer).or_else(|| page.keys.last().cloned());
+        let page = fetch(conn, next, target).await?;
+        let last_row = page.keys.len().checked_sub(1).map(|last| page.place(last));
         let last_page = page.last;
         if !page.keys.is_empty() && pages.send(page).await.is_err() {
             return Ok(());
@@ -175,7 +204,10 @@ pub(super) async fn scan(
 
 /// A name for the number by which the table itself is ordered; `None` where that is the primary key, as in a table
 /// `WITHOUT ROWID`.
-async fn rowid(conn: &mut SqliteConnection, target: &Target) -> Result<Option<String>, StoreError> {
+pub(super) async fn rowid(
+    conn: &mut SqliteConnection,
+    target: &Target,
+) -> Result<Option<String>, StoreError> {
     let sql = "SELECT name.value FROM json_each('[\"rowid\", \"_rowid_\", \"oid\"]') name \
                WHERE (SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1) = 0 \
                AND name.value NOT IN (SELECT lower(name) FROM pragma_table_xinfo(?1, 'main')) LIMIT 1";
@@ -254,12 +286,13 @@ impl<'a> Select<'a> {
              WHERE bytes <= {max_bytes})) ELSE {rows} END), \
              page AS (SELECT {key} AS k, {rowid} AS rowid, {bytes} AS bytes, {lengths} \
              FROM {source} {filter} ORDER BY {order} LIMIT (SELECT rows FROM cut)) \
-             SELECT (SELECT rows FROM cut), max(rowid), json_group_array(k), \
+             SELECT (SELECT rows FROM cut), {rowids}, json_group_array(k), \
              CAST(group_concat(bytes, '') AS blob), {arrays} FROM page",
             sizes = sizes.join(" + "),
             source = self.source,
             filter = self.filter,
             order = self.order(),
+            rowids = if self.rowid.is_some() { "json_group_array(rowid)" } else { "NULL" },
             rowid = if self.rowid.is_some() { self.order() } else { "NULL".to_owned() },
             rows = limits.rows,
             max_bytes = limits.bytes,
@@ -271,12 +304,12 @@ impl<'a> Select<'a> {
     }
 }
 
-/// The page, and the last rowid in it where that is its order.
+/// The page, with its rowids where that is its order.
 pub(super) async fn fetch(
     conn: &mut SqliteConnection,
     query: Query,
     target: &Target,
-) -> Result<(Page, Option<i64>), StoreError> {
+) -> Result<Page, StoreError> {
     let row = query.fetch_one(conn).await?;
     let corrupt = || StoreError::Corrupt { what: "a page's keys and lengths" };
     let keys = match target.key_kind {
@@ -286,6 +319,8 @@ pub(super) async fn fetch(
             .map(|keys| keys.into_iter().map(RowKey::Text).collect()),
     };
     let keys: Vec<RowKey> = keys.map_err(|_| corrupt())?;
+    let rowids = row.try_get::<Option<&str>, _>(1)?.map_or(Ok(Vec::new()), serde_json::from_str);
+    let rowids: Vec<i64> = rowids.map_err(|_| corrupt())?;
     let mut lengths = Vec::new();
     for column in 0..target.columns.len() {
         let column: Vec<Option<usize>> =
@@ -312,7 +347,7 @@ pub(super) async fn fetch(
     }
     let rows = usize::try_from(row.try_get::<i64, _>(0)?).map_err(|_| corrupt())?;
     let last = keys.len() < rows;
-    Ok((Page { keys, cells, last }, row.try_get(1)?))
+    Ok(Page { keys, cells, rowids, last })
 }
 
 /// Binds one key with its own type, so that the key's index serves.
