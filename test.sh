@@ -86,10 +86,11 @@ if ! cmp -s "$wanted" "$venv/requirements.txt"; then
 fi
 
 # The release profile throughout, so that every dependency is built once. Our own crate takes the compiler longer to
-# optimise than the tests take to run, so for them it is not.
-tested=profile.release.package.reseal.opt-level=0
+# optimise than the tests take to run, so for them it is not, and is compiled in pieces side by side.
+reseal=profile.release.package.reseal
+tested=(--config "$reseal.opt-level=0" --config "$reseal.codegen-units=16")
 run cargo fmt --check
-run cargo clippy --release --locked --config "$tested" --all-targets -- -D warnings
+run cargo clippy --release --locked "${tested[@]}" --all-targets -- -D warnings
 # Most tests wait for servers most of the time: three times as many at once as a small machine has cores.
 export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
-run cargo test --release --locked --config "$tested" -- "$@"
+run cargo test --release --locked "${tested[@]}" -- "$@"
