@@ -43,7 +43,7 @@ pub(super) struct Workshop {
 pub(super) const FIRST_PAGE: usize = 128;
 
 /// Rows a page, at most. Every page of a shard reads all of the shard's blocks.
-const MOST_PAGE: usize = 16_384;
+const MOST_PAGE: usize = 8192;
 
 impl Workshop {
     /// Whether to stop at the next boundary between batches.
