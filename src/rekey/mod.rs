@@ -86,6 +86,12 @@ impl Job {
         PageLimits { rows: self.options.batch, bytes: PAGE_BYTES, value: self.options.max_value }
     }
 
+    /// What a value begins with that a later sweep need not look at again: one under the new key, where that can be seen,
+    /// and where values are not edited on the way.
+    fn mark_of_the_settled(&self) -> Option<Vec<u8>> {
+        self.sealer.header().filter(|_| self.options.kind.edit().is_none())
+    }
+
     /// Takes a step, under the eyes of the hook.
     async fn at<T>(&self, step: Step, taken: impl Future<Output = T>) -> T {
         self.options.hook.at(step, taken).await

@@ -51,7 +51,7 @@ pub use rotation::{
     RotationRow,
 };
 pub use run::{
-    Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Layout, Lease, NewRun, Quarantined, RunRow,
+    Batch, Checkpoint, Claim, Committed, DataKeyState, KeyRange, Lease, NewRun, Quarantined, RunRow,
     RunState, Span, Stretch, Tally, Unsettled, WrappedDataKey,
 };
 pub use schema::{Column, Finding, Inspection, Target, TargetName};
@@ -126,8 +126,8 @@ pub trait Store:
     /// At most `parts - 1` keys that cut the table into ranges of about the same number of rows, in key order.
     async fn split_points(&self, target: &Target, rows: u64, parts: u64) -> Result<Vec<RowKey>, StoreError>;
 
-    /// How the table lies in its file, when it can be walked so; later rows may lie beyond its end.
-    async fn layout(&self, target: &Target) -> Result<Option<Layout>, StoreError>;
+    /// The whole table as one stretch, when it can be walked so; later rows may lie beyond its end.
+    async fn whole(&self, target: &Target) -> Result<Option<Stretch>, StoreError>;
 
     /// The rows of `span` after the place `after`, in the order of their places; without those whose every value
     /// begins with `skip`.

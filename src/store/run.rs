@@ -122,17 +122,6 @@ impl Span {
     pub const ALL: Self = Self::Keys(KeyRange { lo: None, hi: None });
 }
 
-/// Where the table lies in its file: the whole of it as one [`Stretch`], with its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Layout {
-    /// The first block, or rowid.
-    pub from: i64,
-    /// The first one after the last that is in use.
-    pub to: i64,
-    /// See [`Stretch::before`].
-    pub horizon: i64,
-}
-
 /// The states of a run. `Running` and `Paused` are open; the others are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {

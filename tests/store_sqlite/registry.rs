@@ -14,6 +14,15 @@ fn data_key(id: u8, state: DataKeyState) -> WrappedDataKey {
     }
 }
 
+/// A batch that quarantines and swaps nothing.
+fn without_rows<'a>(
+    none: &'a Cells,
+    quarantined: &'a [Quarantined],
+    checkpoint: Checkpoint<'a>,
+) -> Batch<'a> {
+    Batch { keys: &[], rowids: &[], old: none, new: none, rows: 0..0, quarantined, checkpoint }
+}
+
 #[tokio::test]
 async fn a_new_active_data_key_sets_the_old_one_draining() {
     let fixture = Fixture::new(TABLES[0]).await;
@@ -83,15 +92,7 @@ async fn a_quarantined_cell_counts_once() {
         let count = i64::try_from(cells_in.len()).unwrap();
         let tally = Tally { quarantined: count, total: count, ..Tally::default() };
         let checkpoint = Checkpoint { cursor: None, done: true, tally };
-        let batch = Batch {
-            keys: &[],
-            rowids: &[],
-            old: &cells,
-            new: &cells,
-            rows: 0..0,
-            quarantined: cells_in,
-            checkpoint,
-        };
+        let batch = without_rows(&cells, cells_in, checkpoint);
         fixture.store.commit(&target, lease, batch).await.unwrap()
     };
     commit(&lease, &[quarantined("-3", 1), quarantined("-2", 1)]).await;
@@ -125,15 +126,7 @@ async fn a_quarantined_cell_is_settled_only_while_it_holds_what_was_opened() {
         let cells = Cells::new(2);
         let records = keys.each_ref().map(|key| quarantined(&key.to_string(), 1));
         let checkpoint = Checkpoint { cursor: None, done: false, tally: Tally::default() };
-        let batch = Batch {
-            keys: &[],
-            rowids: &[],
-            old: &cells,
-            new: &cells,
-            rows: 0..0,
-            quarantined: &records,
-            checkpoint,
-        };
+        let batch = without_rows(&cells, &records, checkpoint);
         fixture.store.commit(&target, &lease, batch).await.unwrap();
 
         let settle =

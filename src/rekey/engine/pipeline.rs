@@ -94,11 +94,7 @@ async fn keep_alive(shop: &Workshop, lease: &Lease) {
 async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Result<Resealed, RekeyError>>) {
     let pass = if lease.sweep == 1 { Pass::First } else { Pass::Later };
     let mut resealer = Resealer::new(Arc::clone(&shop.job));
-    let skip = if pass == Pass::Later && shop.job.options.kind.edit().is_none() {
-        shop.job.sealer.header()
-    } else {
-        None
-    };
+    let skip = shop.job.mark_of_the_settled().filter(|_| pass == Pass::Later);
     // Of one task at most; what is under way ends with it.
     let mut reads = JoinSet::new();
     reads.spawn(read_page(Arc::clone(&shop), lease.span.clone(), lease.cursor.clone(), skip.clone(), true));

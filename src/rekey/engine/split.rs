@@ -7,7 +7,7 @@
 
 use crate::{
     rekey::Job,
-    store::{KeyRange, Layout, RowKey, Span, StoreError, Stretch},
+    store::{KeyRange, RowKey, Span, StoreError, Stretch},
 };
 
 /// Rows a shard, about: what a worker that takes over a dead one's share finds ahead of it, at most.
@@ -27,10 +27,10 @@ pub(super) struct Shares {
 /// How many rows there are, and how the first sweep shares them out.
 pub(super) async fn first_sweep(job: &Job) -> Result<(u64, Shares), StoreError> {
     // First: what is written after it lies behind its horizon.
-    let layout = job.store.layout(&job.target).await?;
+    let whole = job.store.whole(&job.target).await?;
     let rows = job.store.count_rows(&job.target).await?;
-    let shares = match layout {
-        Some(layout) => Shares { spans: stretches(&layout, parts(job, rows)), horizon: Some(layout.horizon) },
+    let shares = match whole {
+        Some(whole) => Shares { spans: stretches(&whole, parts(job, rows)), horizon: Some(whole.before) },
         None => Shares { spans: key_ranges(job, rows).await?, horizon: None },
     };
     Ok((rows, shares))
@@ -39,7 +39,7 @@ pub(super) async fn first_sweep(job: &Job) -> Result<(u64, Shares), StoreError> 
 /// How the next sweep shares the rows out: it looks at none that shows the new key, which one worker is soon through
 /// with; or at all.
 pub(super) async fn later_sweep(job: &Job) -> Result<Vec<Span>, StoreError> {
-    if job.sealer.header().is_some() && job.options.kind.edit().is_none() {
+    if job.mark_of_the_settled().is_some() {
         return Ok(vec![Span::ALL]);
     }
     key_ranges(job, job.store.count_rows(&job.target).await?).await
@@ -66,18 +66,18 @@ fn between(points: Vec<RowKey>) -> Vec<Span> {
     spans
 }
 
-/// At most `parts` stretches of the same length, which cover the table.
-fn stretches(layout: &Layout, parts: u64) -> Vec<Span> {
-    let (from, to) = (i128::from(layout.from), i128::from(layout.to).max(layout.from.into()));
+/// At most `parts` stretches of the same length, which cover the whole.
+fn stretches(whole: &Stretch, parts: u64) -> Vec<Span> {
+    let (from, to) = (i128::from(whole.from), i128::from(whole.to));
     let length = ((to - from + i128::from(parts) - 1) / i128::from(parts)).max(1);
     let cut = |part: u64| i64::try_from((from + i128::from(part) * length).min(to)).unwrap_or(i64::MAX);
-    let stretch = |part| Stretch { from: cut(part), to: cut(part + 1), before: layout.horizon };
+    let stretch = |part| Stretch { from: cut(part), to: cut(part + 1), ..*whole };
     let stretches = (0..parts).map(stretch);
     let mut spans: Vec<Span> =
         stretches.filter(|stretch| stretch.from < stretch.to).map(Span::Table).collect();
     if spans.is_empty() {
         // A sweep has at least one shard: by it is known that it is over.
-        spans.push(Span::Table(Stretch { from: layout.from, to: layout.from, before: layout.horizon }));
+        spans.push(Span::Table(*whole));
     }
     spans
 }
@@ -92,7 +92,7 @@ mod tests {
         #[test]
         fn stretches_cover_the_table_once(from in any::<i64>(), length in 0_i64.., parts in 1_u64..500) {
             let to = from.saturating_add(length);
-            let spans = stretches(&Layout { from, to, horizon: 7 }, parts);
+            let spans = stretches(&Stretch { from, to, before: 7 }, parts);
             prop_assert!(!spans.is_empty() && spans.len() as u64 <= parts);
             let mut end = from;
             for span in &spans {

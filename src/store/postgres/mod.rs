@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use sqlx::{PgPool, PgTransaction, postgres::PgPoolOptions};
 
 use super::{
-    Batch, Committed, Inspection, Layout, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Span,
-    Standby, Store, StoreError, Target, TargetName,
+    Batch, Committed, Inspection, Lease, Page, PageLimits, PageSender, Pressure, RowKey, Span, Standby,
+    Store, StoreError, Stretch, Target, TargetName,
 };
 
 mod connect;
@@ -174,9 +174,9 @@ impl Store for Postgres {
         table::split_points(&mut tx, target, rows, parts).await
     }
 
-    async fn layout(&self, target: &Target) -> Result<Option<Layout>, StoreError> {
+    async fn whole(&self, target: &Target) -> Result<Option<Stretch>, StoreError> {
         let mut tx = self.begin_read().await?;
-        table::layout(&mut tx, target).await
+        table::whole(&mut tx, target).await
     }
 
     async fn read_page(

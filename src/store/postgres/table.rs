@@ -6,9 +6,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 use super::{query, quote};
 use crate::{
     envelope::Encoding,
-    store::{
-        Column, KeyKind, Layout, Page, PageLimits, PageSender, RowKey, Span, StoreError, Stretch, Target,
-    },
+    store::{Column, KeyKind, Page, PageLimits, PageSender, RowKey, Span, StoreError, Stretch, Target},
 };
 
 type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
@@ -96,16 +94,16 @@ fn lies_in(stretch: &Stretch) -> String {
     format!("ctid >= '({from},0)' AND ctid < '({to},0)' AND age(xmin) > (SELECT age('{before}'::xid))")
 }
 
-/// The heap's size in blocks; `None` where a range of blocks can't be read alone: before Postgres 14, or in a table
+/// All blocks of the heap; `None` where a range of blocks can't be read alone: before Postgres 14, or in a table
 /// that is kept otherwise.
-pub(super) async fn layout(conn: &mut PgConnection, target: &Target) -> Result<Option<Layout>, StoreError> {
+pub(super) async fn whole(conn: &mut PgConnection, target: &Target) -> Result<Option<Stretch>, StoreError> {
     // The snapshot is older than the size: what lies behind the end was written after the horizon.
     let sql = "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint, \
                pg_relation_size(c.oid) / current_setting('block_size')::bigint FROM pg_class c \
                JOIN pg_am a ON a.oid = c.relam WHERE c.oid = $1::oid AND c.relkind = 'r' AND a.amname = 'heap' \
                AND current_setting('server_version_num')::integer >= 140000";
     let row = query(sql.to_owned()).bind(target.oid).fetch_optional(conn).await?;
-    row.map(|row| Ok(Layout { from: 0, to: row.try_get(1)?, horizon: row.try_get(0)? })).transpose()
+    row.map(|row| Ok(Stretch { from: 0, to: row.try_get(1)?, before: row.try_get(0)? })).transpose()
 }
 
 /// Whether a row holds a value that does not begin with `prefix`.

@@ -12,7 +12,7 @@ use super::{
     pack::{self, Packed},
     query, quote, table_as_t,
 };
-use crate::store::{Cells, KeyKind, Layout, Page, PageLimits, PageSender, RowKey, Span, StoreError, Target};
+use crate::store::{Cells, KeyKind, Page, PageLimits, PageSender, RowKey, Span, StoreError, Stretch, Target};
 
 /// What the rows are read through.
 #[derive(Clone, Copy)]
@@ -83,17 +83,17 @@ pub(super) async fn read_page(
 }
 
 /// The table's rowids from the first to the last; `None` where it has none of its own.
-pub(super) async fn layout(
+pub(super) async fn whole(
     conn: &mut SqliteConnection,
     target: &Target,
-) -> Result<Option<Layout>, StoreError> {
+) -> Result<Option<Stretch>, StoreError> {
     let Some(rowid) = rowid(conn, target).await? else { return Ok(None) };
     let table = table_as_t(target);
     let sql = format!("SELECT (SELECT min(t.{rowid}) FROM {table}), (SELECT max(t.{rowid}) FROM {table})");
     let row = query(sql).fetch_one(conn).await?;
     let (first, last): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
     let from = first.unwrap_or_default();
-    Ok(Some(Layout { from, to: last.map_or(from, |last| last.saturating_add(1)), horizon: 0 }))
+    Ok(Some(Stretch { from, to: last.map_or(from, |last| last.saturating_add(1)), before: 0 }))
 }
 
 /// Whether a row holds a value that does not begin with `prefix`; a cell that holds nothing does not count.
