@@ -3,7 +3,10 @@
 use std::{
     path::Path,
     process::Stdio,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -13,7 +16,7 @@ use reseal::{
     secret::SecretText,
     store::{Store, postgres::Postgres},
 };
-use sqlx::{AssertSqlSafe, Executor, PgPool};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 use tokio::process::Command;
 
 use crate::{
@@ -154,27 +157,20 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// Updates a second while `work` goes on.
+    /// Updates a second while `work` goes on. The client has a thread and a connection of its own, as another program has.
     async fn client(&self, work: impl Future<Output = ()>) -> f64 {
         let ids = sqlx::query_scalar::<_, sqlx::types::Uuid>(
             "SELECT org_id FROM template ORDER BY random() LIMIT 20000",
         );
         let ids = ids.fetch_all(self.pool).await.expect("the table is there");
-        let mut connection = self.pool.acquire().await.expect("connects");
-        let (mut updates, started) = (0_u32, Instant::now());
-        let update = async {
-            for id in ids.iter().cycle() {
-                let update =
-                    sqlx::query("UPDATE org_instances SET updated_at = now() WHERE org_id = $1").bind(id);
-                update.execute(&mut *connection).await.expect("updates");
-                updates += 1;
-            }
-        };
-        tokio::select! {
-            () = work => {}
-            () = update => {}
-        }
-        f64::from(updates) / started.elapsed().as_secs_f64()
+        let (over, url) = (Arc::new(AtomicBool::new(false)), self.url.clone());
+        let client = std::thread::spawn({
+            let over = Arc::clone(&over);
+            move || update_single_rows(&url, &ids, &over)
+        });
+        work.await;
+        over.store(true, Ordering::Relaxed);
+        client.join().expect("the client ends")
     }
 
     async fn update(&self, rows: &str) {
@@ -232,4 +228,20 @@ impl<'a> Bench<'a> {
             self.pool.execute(AssertSqlSafe((*statement).to_owned())).await.expect("prepares the table");
         }
     }
+}
+
+/// Updates one row after the other until it is `over`; gives updates a second.
+fn update_single_rows(url: &str, ids: &[sqlx::types::Uuid], over: &AtomicBool) -> f64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be had");
+    runtime.block_on(async {
+        let mut connection = PgConnection::connect(url).await.expect("connects");
+        let (mut updates, started) = (0_u32, Instant::now());
+        while !over.load(Ordering::Relaxed) {
+            let id = ids[updates as usize % ids.len()];
+            let update = sqlx::query("UPDATE org_instances SET updated_at = now() WHERE org_id = $1").bind(id);
+            update.execute(&mut connection).await.expect("updates");
+            updates += 1;
+        }
+        f64::from(updates) / started.elapsed().as_secs_f64()
+    })
 }

@@ -21,6 +21,10 @@ const DEEPEST: f64 = 0.5;
 /// What a second of full use adds to the rate, as a share of the rate that was last refused.
 const STEP: f64 = 0.01;
 
+/// What is asked for of a limit that was set: calls that left one after the other arrive now and then in a bunch, and
+/// one second of the service's clock then holds some of the next one's.
+const EVEN: f64 = 0.985;
+
 /// How long a decrease has to show before the next: calls that were under way are refused too.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -115,6 +119,7 @@ impl Rate {
     /// window of time holds more than the rate.
     fn turn(&mut self, now: Instant) -> Instant {
         let Some(rate) = self.current() else { return now };
+        let rate = if Some(rate) == self.limit { rate * EVEN } else { rate };
         let turn = self.next.map_or(now, |next| next.max(now));
         self.next = Some(turn + Duration::from_secs_f64(1.0 / rate));
         if turn > now {

@@ -1,5 +1,4 @@
-//! One worker on one shard: a page is read while the one before is re-sealed, batch by batch, and a batch is committed
-//! meanwhile.
+//! A worker commits, batch by batch, what its supply has ready.
 
 use std::{
     ops::Range,
@@ -10,20 +9,21 @@ use std::{
 use rand::RngExt;
 use tokio::{
     sync::mpsc,
-    task::{JoinHandle, JoinSet},
+    task::JoinHandle,
     time::sleep,
 };
 
 use super::{
     Step, Waiting,
-    resealer::{Pass, Resealed, Resealer, count},
-    retry::patiently,
+    resealer::{Resealed, Resealer, count},
+    supply::{Held, Ready, supply},
     waiting::Wait,
+    worker::Worker,
     workshop::Workshop,
 };
 use crate::{
     rekey::RekeyError,
-    store::{Batch, Checkpoint, Committed, Lease, Page, RowKey, Span, StoreError, Tally, Unsettled},
+    store::{Batch, Checkpoint, Committed, Lease, Page, RowKey, StoreError, Tally, Unsettled},
 };
 
 /// How often a lease of 20 s is renewed while no batch renews it.
@@ -32,30 +32,38 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How often one row's commit may be rolled back before the row is left to the next sweep.
 const TRIES_PER_ROW: u32 = 3;
 
-/// How work on a shard ended.
+/// How work on shards ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// Every row of it was dealt with.
+    /// Every row of them was dealt with.
     Done,
-    /// The lease was lost, or it is not known whether a commit went through, for this reason: claim again, and go on
+    /// A lease was lost, or it is not known whether a commit went through, for this reason: claim again, and go on
     /// from the cursor.
     Lost(Option<StoreError>),
     /// Told to stop.
     Stopped,
 }
 
-/// Works through a shard, from its cursor to its end.
+/// Works through a shard, from its cursor to its end, and through those that follow while there are any to be had at
+/// once. Tells `lost` of each that is done: nothing was lost in a row any more.
 ///
 /// # Crash safety
-/// Nothing is kept here that the store does not have: dying anywhere costs at most the pages under way.
-pub(super) async fn work(shop: &Arc<Workshop>, worker: usize, lease: &Lease) -> Result<End, RekeyError> {
-    let (sender, pages) = mpsc::channel(1);
-    let reader = tokio::spawn(read_ahead(Arc::clone(shop), lease.clone(), sender));
-    let _reader = AbortOnDrop::new(reader);
-    tokio::select! {
-        end = commit_pages(shop, worker, lease, pages) => end,
-        () = keep_alive(shop, lease) => Ok(End::Lost(None)),
+/// Nothing is kept here that the store does not have: dying anywhere costs at most the pages under way, and leases that
+/// run out.
+pub(super) async fn work(worker: &Arc<Worker>, lease: Box<Lease>, lost: &mut u32) -> Result<End, RekeyError> {
+    let held = Arc::new(Held::new(&lease));
+    let (sender, ready) = mpsc::channel(1);
+    let supplier = tokio::spawn(supply(Arc::clone(worker), Arc::clone(&held), lease, sender));
+    let supplier = AbortOnDrop::new(supplier);
+    let end = tokio::select! {
+        end = commit_all(worker, &held, ready, lost) => end,
+        () = keep_alive(&worker.shop, &held) => Ok(End::Lost(None)),
+    };
+    drop(supplier);
+    for lease in held.close().await {
+        worker.release(&lease).await;
     }
+    end
 }
 
 /// A task that ends with its owner.
@@ -80,94 +88,44 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Renews the lease until it is lost. Trouble with the database is no loss: the next commit will tell.
-async fn keep_alive(shop: &Workshop, lease: &Lease) {
+/// Renews the leases until one is lost. Trouble with the database is no loss: the next commit will tell.
+async fn keep_alive(shop: &Workshop, held: &Held) {
     loop {
         sleep(HEARTBEAT).await;
-        if matches!(shop.job.at(Step::Renew, shop.job.store.renew(lease)).await, Ok(false)) {
-            return;
+        for lease in held.leases() {
+            let renewed = shop.job.at(Step::Renew, shop.job.store.renew(&lease)).await;
+            // It may be done by now.
+            if matches!(renewed, Ok(false)) && held.holds(&lease) {
+                return;
+            }
         }
     }
 }
 
-/// Re-seals pages, while the next one is read, until the shard ends or nobody takes them any more.
-async fn read_ahead(shop: Arc<Workshop>, lease: Lease, pages: mpsc::Sender<Result<Resealed, RekeyError>>) {
-    let pass = if lease.sweep == 1 { Pass::First } else { Pass::Later };
-    let mut resealer = Resealer::new(Arc::clone(&shop.job));
-    let skip = shop.job.mark_of_the_settled().filter(|_| pass == Pass::Later);
-    // Of one task at most; what is under way ends with it.
-    let mut reads = JoinSet::new();
-    reads.spawn(read_page(Arc::clone(&shop), lease.span.clone(), lease.cursor.clone(), skip.clone(), true));
-    while let Some(read) = reads.join_next().await {
-        let page = match read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
-            Ok(page) => page,
-            // Whoever would have taken the page tells of it, or is gone and need not know.
-            Err(error) => return drop(pages.send(Err(error.into())).await),
-        };
-        if let Some(last) = page.keys.len().checked_sub(1).filter(|_| !page.last) {
-            let after = Some(page.place(last));
-            reads.spawn(read_page(Arc::clone(&shop), lease.span.clone(), after, skip.clone(), false));
-        }
-        if !send_batches(&shop, &mut resealer, &page, pass, &pages).await {
-            return;
-        }
-    }
-}
-
-async fn read_page(
-    shop: Arc<Workshop>,
-    span: Span,
-    after: Option<RowKey>,
-    skip: Option<Vec<u8>>,
-    first: bool,
-) -> Result<Page, StoreError> {
-    let (job, limits) = (&shop.job, shop.page_limits(first));
-    let read = || job.store.read_page(&job.target, &span, after.as_ref(), skip.as_deref(), limits);
-    let page = job.at(Step::ReadPage, patiently(&shop.status, read)).await?;
-    shop.size_next_page(&page, limits.rows);
-    Ok(page)
-}
-
-/// Re-seals a page batch by batch; `false` when that ended it.
-async fn send_batches(
-    shop: &Workshop,
-    resealer: &mut Resealer,
-    page: &Page,
-    pass: Pass,
-    pages: &mpsc::Sender<Result<Resealed, RekeyError>>,
-) -> bool {
-    let mut start = 0;
-    loop {
-        let end = page.keys.len().min(start + shop.directions.borrow().batch);
-        let resealed = shop.job.at(Step::Reseal, resealer.reseal(page.part(start..end), pass)).await;
-        let failed = resealed.is_err();
-        if pages.send(resealed).await.is_err() || failed {
-            return false;
-        }
-        start = end;
-        if start >= page.keys.len() {
-            return true;
-        }
-    }
-}
-
-async fn commit_pages(
-    shop: &Workshop,
-    worker: usize,
-    lease: &Lease,
-    mut pages: mpsc::Receiver<Result<Resealed, RekeyError>>,
+async fn commit_all(
+    worker: &Worker,
+    held: &Held,
+    mut ready: mpsc::Receiver<Result<Ready, RekeyError>>,
+    lost: &mut u32,
 ) -> Result<End, RekeyError> {
-    let mut lease = lease.clone();
-    while let Some(resealed) = pages.recv().await {
-        let resealed = resealed?;
-        shop.admit(worker, resealed.page.keys.len()).await;
-        match commit_page(shop, worker, &mut lease, &resealed).await? {
-            Some(end) => return Ok(end),
-            None if resealed.page.last => return Ok(End::Done),
-            None => {}
+    let shop = &worker.shop;
+    let mut current: Option<Lease> = None;
+    while let Some(ready) = ready.recv().await {
+        let Ready { lease, resealed } = ready?;
+        // The one at hand has moved since.
+        let lease = current.get_or_insert(*lease);
+        shop.admit(worker.number, resealed.page.keys.len()).await;
+        if let Some(end) = commit_page(shop, worker.number, lease, &resealed).await? {
+            return Ok(end);
+        }
+        if resealed.page.last {
+            held.remove(lease);
+            current = None;
+            *lost = 0;
+            shop.ended.notify_waiters();
         }
     }
-    Ok(End::Lost(None))
+    Ok(if current.is_none() { End::Done } else { End::Lost(None) })
 }
 
 /// Commits a page, in one batch where nothing is in the way, else in smaller ones; `None` when all of it is in. The

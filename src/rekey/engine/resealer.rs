@@ -17,6 +17,9 @@ use crate::{
 /// Bytes of a plaintext's buffer that are kept for the next value in its place.
 const KEPT_PLAINTEXT: usize = 4096;
 
+/// Rows sealed, about 4 µs each, until other tasks may run.
+const ROWS_A_BREATH: usize = 16;
+
 /// What becomes of one cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
@@ -132,6 +135,7 @@ impl Resealer {
         self.plaintexts.resize_with(self.plaintexts.len().max(cells), Plaintext::new);
         let mut verdicts = Vec::with_capacity(cells);
         for row in 0..page.keys.len() {
+            breathe(row).await;
             page.keys[row].write_to(&mut self.row_text);
             for column in 0..width {
                 let verdict = match page.cells.at(row, column) {
@@ -244,6 +248,7 @@ impl Resealer {
         let mut new = Cells::new(width);
         let (mut not_urls, mut quarantined) = (Vec::new(), Vec::new());
         for row in 0..page.keys.len() {
+            breathe(row).await;
             page.keys[row].write_to(&mut self.row_text);
             for column in 0..width {
                 let cell = row * width + column;
@@ -370,6 +375,14 @@ impl Resealer {
             .try_collect()
             .await?;
         Ok(RowKeySet { batch: None, rows })
+    }
+}
+
+/// Lets other tasks of this thread run, and the runtime look at its sockets, after every few rows: a batch's commit is six
+/// answers of the server, and each would wait until a whole page is sealed.
+async fn breathe(row: usize) {
+    if row % ROWS_A_BREATH == ROWS_A_BREATH - 1 {
+        tokio::task::yield_now().await;
     }
 }
 

@@ -5,49 +5,33 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use tokio::{
-    sync::{Notify, watch},
-    time::{sleep, timeout},
-};
+use tokio::sync::{Notify, watch};
 use ulid::Ulid;
 
 use super::{
-    Status, Step, Stop, StopSignal, Waiting,
+    Status, Step, Stop, StopSignal,
     attend::Attendant,
-    crew::{self, Left},
+    crew,
     directions::Directions,
-    pipeline::{AbortOnDrop, End, work},
-    resealer::count,
+    pipeline::AbortOnDrop,
     retry::patiently,
     split,
     throttle::Pace,
-    waiting::Wait,
+    worker::Worker,
     workshop::{FIRST_PAGE, Workshop},
 };
 use crate::{
     keyring::Attempt,
     rekey::{Job, Outcome, RekeyError, Report, fence::require_passable, identity},
     secret::Plaintext,
-    store::{Claim, NewRun, Replicas, RunRow, RunState, StoreError, Tally},
+    store::{NewRun, Replicas, RunRow, RunState, Tally},
 };
 
 /// Values sampled before the first write.
 const SAMPLE: usize = 200;
-
-/// Sweeps after the first that may find new old-key values, before the run says that it is being chased.
-const MOST_CHASED: i64 = 3;
-
-/// How long to wait when other workers hold all that is left.
-const BUSY: Duration = Duration::from_millis(300);
-
-/// How long to wait before a sweep whose rows were all locked a moment ago.
-const LOCKED: Duration = Duration::from_secs(1);
-
-/// How often a shard may be lost in a row before a worker gives up.
-const MOST_LOST: u32 = 20;
 
 /// Starts a run on the target, or joins the open one, and works until it is over or `stop` says so.
 ///
@@ -82,8 +66,11 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
     let process = process_name();
     let attendant = Attendant::begin(Arc::clone(&shop), run.run_id.clone(), process.clone()).await?;
     let attendant = AbortOnDrop::new(tokio::spawn(attendant.attend()));
-    let work = |number| worker(Arc::clone(&shop), run.run_id.clone(), process.clone(), number);
-    let worked = crew::work_together(&shop, &own_stop, work).await;
+    let worker = |number| {
+        let (run_id, name) = (run.run_id.clone(), format!("{process}:{number}"));
+        Worker { shop: Arc::clone(&shop), run_id, number, name }.run()
+    };
+    let worked = crew::work_together(&shop, &own_stop, worker).await;
     attendant.end().await;
     // Best effort: who is not heard of any more is forgotten within the hour.
     drop(shop.job.at(Step::Leave, shop.job.store.leave(&run.run_id, &process)).await);
@@ -218,114 +205,6 @@ pub(in crate::rekey) async fn require_right_keys(job: &Arc<Job>) -> Result<(), R
         ),
         hint: "check --old: is it the key that the control plane runs with?".to_owned(),
     })
-}
-
-/// Takes shard after shard until the run is over, or this worker is not wanted any more.
-async fn worker(
-    shop: Arc<Workshop>,
-    run_id: String,
-    process: String,
-    number: usize,
-) -> Result<Left, RekeyError> {
-    let (job, store) = (&shop.job, shop.job.store.as_ref());
-    let kind = job.target.key_kind;
-    let name = format!("{process}:{number}");
-    let mut lost = 0;
-    loop {
-        shop.stand_by(number).await;
-        if shop.should_stop() {
-            return Ok(Left::Over);
-        }
-        if shop.is_surplus(number) {
-            return Ok(Left::Surplus);
-        }
-        let run = job.at(Step::ReadRun, patiently(&shop.status, || store.run(&run_id))).await?;
-        if !run.state.is_open() {
-            return Ok(Left::Over);
-        }
-        if run.state == RunState::Paused {
-            // The order has not come here yet.
-            sleep(BUSY).await;
-            continue;
-        }
-        let claim = || store.claim(&run, &name, kind);
-        match job.at(Step::Claim, patiently(&shop.status, claim)).await? {
-            Claim::SweepDone => {
-                finish_sweep(&shop, &run).await?;
-                shop.ended.notify_waiters();
-            }
-            Claim::Busy => {
-                let _wait = Wait::begin(&shop.status, Waiting::Shards);
-                // Time is up, or there is news: both are a reason to look again.
-                drop(timeout(BUSY, shop.ended.notified()).await);
-            }
-            Claim::Leased(lease) => {
-                let end = work(&shop, number, &lease).await;
-                shop.ended.notify_waiters();
-                if !matches!(end, Ok(End::Done)) {
-                    // Best effort: a lease that is not given back runs out.
-                    drop(job.at(Step::Release, store.release(&lease)).await);
-                }
-                let End::Lost(cause) = end? else {
-                    lost = 0;
-                    continue;
-                };
-                lost += 1;
-                if lost > MOST_LOST {
-                    return Err(cause.unwrap_or_else(lease_lost).into());
-                }
-                sleep(BUSY).await;
-            }
-        }
-    }
-}
-
-fn lease_lost() -> StoreError {
-    let message = "the shard's lease was lost again and again".to_owned();
-    StoreError::Transient { code: "lease".to_owned(), message }
-}
-
-/// Ends the run when its sweep found nothing left, else opens the next sweep. Any number of workers may come here
-/// at once: each step is a compare-and-swap on the run's row.
-async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
-    let (job, store) = (&shop.job, shop.job.store.as_ref());
-    let sweep = || store.tally(&run.run_id, Some(run.sweep));
-    let sweep = job.at(Step::Tally, patiently(&shop.status, sweep)).await?;
-    let width = count(job.target.columns.len());
-    let visited = sweep.total + sweep.deferred;
-    if !sweep.sums() || (run.sweep == 1 && visited != sweep.scanned * width) {
-        return Err(RekeyError::Sums { run_id: run.run_id.clone() });
-    }
-    // A walk over the table's file leaves what is written meanwhile to the next sweep, whatever it is.
-    let walks = i64::from(run.horizon.is_some());
-    let clean = run.sweep > walks && sweep.rekeyed == 0 && sweep.deferred == 0;
-    let chased =
-        if run.sweep > 1 + walks && is_chased(shop, run, &sweep).await? { run.chased + 1 } else { 0 };
-    if clean {
-        let close = || store.close_quarantine(run);
-        let held = job.at(Step::CloseQuarantine, patiently(&shop.status, close)).await?;
-        let state = if held == 0 { RunState::Complete } else { RunState::Quarantined };
-        job.at(Step::MoveRun, patiently(&shop.status, || store.move_run(run, state))).await?;
-    } else if chased >= MOST_CHASED {
-        let chased = || store.move_run(run, RunState::Chased);
-        job.at(Step::MoveRun, patiently(&shop.status, chased)).await?;
-    } else {
-        if sweep.deferred > 0 && sweep.rekeyed == 0 && sweep.conflicts == 0 {
-            let _wait = Wait::begin(&shop.status, Waiting::LockedRows);
-            sleep(LOCKED).await;
-        }
-        let spans = patiently(&shop.status, || split::later_sweep(job)).await?;
-        let next = || store.next_sweep(run, chased, &spans);
-        job.at(Step::NextSweep, patiently(&shop.status, next)).await?;
-    }
-    Ok(())
-}
-
-/// Whether a sweep met more old-key values than the one before it had to leave behind: somebody writes them.
-async fn is_chased(shop: &Workshop, run: &RunRow, sweep: &Tally) -> Result<bool, StoreError> {
-    let before = || shop.job.store.tally(&run.run_id, Some(run.sweep - 1));
-    let before = shop.job.at(Step::Tally, patiently(&shop.status, before)).await?;
-    Ok(sweep.rekeyed + sweep.conflicts > before.deferred)
 }
 
 async fn report(shop: &Workshop, run_id: &str, started: Instant) -> Result<Report, RekeyError> {

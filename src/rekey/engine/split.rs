@@ -10,8 +10,8 @@ use crate::{
     store::{KeyRange, RowKey, Span, StoreError, Stretch},
 };
 
-/// Rows a shard, about: what a worker that takes over a dead one's share finds ahead of it, at most.
-const SHARD_ROWS: u64 = 16_000;
+/// Rows a shard, about: somewhat fewer than a page holds, since every page of a stretch reads all of its blocks.
+const SHARD_ROWS: u64 = 7_000;
 
 /// Ranges of keys a sweep, at most. A stretch of the table is never larger: each of its pages reads all of it.
 const MOST_RANGES: u64 = 256;

@@ -42,7 +42,7 @@ pub(super) struct Workshop {
 /// [`Workshop::page_rows`] to begin with.
 pub(super) const FIRST_PAGE: usize = 128;
 
-/// Rows a page, at most. Every page of a shard reads all of the shard's blocks.
+/// Rows a page, at most: more than a shard of a first sweep has, which is then read once.
 const MOST_PAGE: usize = 8192;
 
 impl Workshop {
@@ -52,13 +52,11 @@ impl Workshop {
         *self.stop.borrow() == Stop::AfterBatch || self.rows.load(Ordering::Relaxed) >= limit
     }
 
-    /// How large the next page may be. A shard's first is small, so that there is something to commit while the rest is
-    /// read; where rows are limited, none holds more than a second lets through.
-    pub(super) fn page_limits(&self, first: bool) -> PageLimits {
+    /// How large the next page may be: where rows are limited, none holds more than a second lets through.
+    pub(super) fn page_limits(&self) -> PageLimits {
         let (batch, rate) = (self.directions.borrow().batch, self.directions.borrow().rate);
         let rate = rate.and_then(|rate| usize::try_from(rate.get()).ok()).unwrap_or(MOST_PAGE);
-        let most = if first { rate.min(2 * batch) } else { rate };
-        let rows = self.page_rows.load(Ordering::Relaxed).min(most.max(batch));
+        let rows = self.page_rows.load(Ordering::Relaxed).min(rate.max(batch));
         PageLimits { rows, ..self.job.limits() }
     }
 

@@ -181,25 +181,23 @@ macro_rules! runs {
             sweep: i64,
             spans: &[Span],
         ) -> Result<(), StoreError> {
-            for (shard, span) in (1_i64..).zip(spans) {
-                let (walk, lo, hi) = match span {
-                    Span::Keys(KeyRange { lo, hi }) => {
-                        ("keys", lo.as_ref().map(RowKey::to_string), hi.as_ref().map(RowKey::to_string))
-                    }
-                    Span::Table(Stretch { from, to, .. }) => {
-                        ("table", Some(from.to_string()), Some(to.to_string()))
-                    }
-                };
-                let sql = "INSERT INTO reseal_shards (run_id, sweep, shard, walk, lo, hi) VALUES ($1, $2, $3, $4, $5, $6)";
-                query(sql)
-                    .bind(run_id.to_owned())
-                    .bind(sweep)
-                    .bind(shard)
-                    .bind(walk)
-                    .bind(lo)
-                    .bind(hi)
-                    .execute(&mut *conn)
-                    .await?;
+            let numbered: Vec<(i64, &Span)> = (1..).zip(spans).collect();
+            for spans in numbered.chunks(1000) {
+                let insert = "INSERT INTO reseal_shards (run_id, sweep, shard, walk, lo, hi) ";
+                let mut insert = sqlx::QueryBuilder::<Db>::new(insert);
+                insert.push_values(spans, |mut row, (shard, span)| {
+                    let (walk, lo, hi) = match span {
+                        Span::Keys(KeyRange { lo, hi }) => {
+                            ("keys", lo.as_ref().map(RowKey::to_string), hi.as_ref().map(RowKey::to_string))
+                        }
+                        Span::Table(Stretch { from, to, .. }) => {
+                            ("table", Some(from.to_string()), Some(to.to_string()))
+                        }
+                    };
+                    row.push_bind(run_id).push_bind(sweep).push_bind(shard);
+                    row.push_bind(walk).push_bind(lo).push_bind(hi);
+                });
+                insert.build().persistent(persistent!()).execute(&mut *conn).await?;
             }
             Ok(())
         }

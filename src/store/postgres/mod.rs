@@ -249,8 +249,8 @@ impl Store for Postgres {
         batch: Batch<'_>,
     ) -> Result<Committed, StoreError> {
         let mut tx = self.begin_batch().await?;
-        if batch.checkpoint.done || batch.checkpoint.cursor.is_none() {
-            // No later batch of this worker's would miss it.
+        if batch.checkpoint.cursor.is_none() && !batch.checkpoint.done {
+            // What it settled is counted nowhere else: no cursor tells that it was lost.
             query("SET LOCAL synchronous_commit = on".to_owned()).execute(&mut *tx).await?;
         }
         let committed = swap::commit(&mut tx, target, lease, batch).await?;

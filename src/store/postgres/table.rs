@@ -312,6 +312,8 @@ pub(super) async fn page_from(
     let mut page = Page::new(target.columns.len());
     let mut rows = query.fetch(conn);
     while let Some(row) = rows.next().await.transpose()? {
+        // Rows that have arrived already are read without a pause otherwise.
+        tokio::task::coop::consume_budget().await;
         if page.last {
             push_row(&mut page, &row, target)?;
         }
