@@ -219,6 +219,39 @@ async fn a_run_that_is_stopped_goes_on_where_it_was() {
     assert_eq!(stage.differences(Under::Wrapped(&keyring)).await, [""; 0]);
 }
 
+/// A worker claims its next shard before it is through with the one at hand: when it stops, both are free at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shard_that_was_claimed_ahead_is_given_back() {
+    let leased = "FROM reseal_shards WHERE lease_until IS NOT NULL AND NOT done";
+    let mut stage = Stage::new("ahead", 4000).await;
+    stage.options.workers = 4;
+    stage.options.rows_limit = Some(1);
+    let (old, new) = (stage.old(), stage.static_key("new", &NEW));
+    let choice = stage.choice(Format::V1, &[&old], &new);
+    assert_eq!(stage.run(&choice).await.outcome, Outcome::Interrupted);
+    assert!(stage.number("SELECT count(*) FROM reseal_shards WHERE NOT done").await >= 3);
+
+    stage.options.workers = 1;
+    stage.options.rows_limit = None;
+    stage.options.batch = 20;
+    stage.options.max_rows_per_second = Some(500);
+    let (stop, signal) = rekey::stop_signal();
+    let job = stage.job(&choice, Intent::Run).await;
+    let run = tokio::spawn(rekey::run(job, signal, watch::Sender::default()));
+    stage.wait_for(&format!("SELECT (count(*) = 2)::int::bigint {leased}")).await;
+    assert_eq!(stage.number(&format!("SELECT count(DISTINCT worker) {leased}")).await, 1);
+    stop.send_replace(Stop::AfterBatch);
+    assert_eq!(run.await.unwrap().unwrap().outcome, Outcome::Interrupted);
+    assert_eq!(stage.number(&format!("SELECT count(*) {leased}")).await, 0);
+
+    stage.options.max_rows_per_second = None;
+    let report = stage.run(&choice).await;
+    let (cells, sealed) = stage.cells();
+    assert_eq!((report.outcome, report.tally.scanned), (Outcome::Complete, 4000));
+    assert_eq!((report.tally.total, report.tally.rekeyed), (cells, sealed));
+    assert_eq!(stage.differences(Under::Static(&NEW)).await, [""; 0]);
+}
+
 /// A worker that waits for a row of its batch when its shard is taken from it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_worker_that_lost_its_shard_is_fenced() {
