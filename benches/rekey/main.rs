@@ -1,13 +1,14 @@
 //! Bulk re-key of a real table, beside a plain `UPDATE` of the same columns of the same table.
 //!
 //! `cargo bench --bench rekey -- [--rows N] [--rounds N] [--workers N] [--batch N] [--only-postgres | --only-sqlite]
-//! [--only NAME,NAME…] [--peers PYTHON] [--foreground]`. T1 is one `UPDATE` of both columns in one statement, T2 the
+//! [--only NAME,NAME…] [--peers PYTHON] [--foreground] [--cold]`. T1 is one `UPDATE` of both columns in one statement, T2 the
 //! same split over two connections; neither does any cryptography. Every round measures each of them once, in turn, on a
 //! table made afresh, so that a machine whose speed drifts is the same for all. (Criterion, which `benches/seal.rs`
 //! uses, measures one thing after the other.)
 //!
-//! `--peers` also times the script `benches/peers.py`, run by
-//! this Python, and pgcrypto. CPU of all others is the server's, on a machine that does nothing else.
+//! `--peers` also times the script `benches/peers.py`, run by this Python, and pgcrypto. `--cold` (as root) gives the server
+//! 64 MB of buffers and empties the page cache before each measurement. CPU of all others is the server's, on a machine
+//! that does nothing else.
 
 #![allow(
     clippy::print_stdout,
@@ -38,6 +39,7 @@ struct Asked {
     only: Option<String>,
     peers: Option<PathBuf>,
     foreground: bool,
+    cold: bool,
 }
 
 impl Asked {
@@ -46,6 +48,7 @@ impl Asked {
             let at = arguments.iter().position(|argument| argument == name)?;
             Some(arguments.get(at + 1).unwrap_or_else(|| panic!("{name} needs a value")).clone())
         };
+        let has = |name: &str| arguments.iter().any(|argument| argument == name);
         let number = |name: &str| text(name).map(|text| text.parse::<usize>().expect("a number"));
         let defaults = Options::default();
         Self {
@@ -58,7 +61,8 @@ impl Asked {
             },
             only: text("--only"),
             peers: text("--peers").map(PathBuf::from),
-            foreground: arguments.iter().any(|argument| argument == "--foreground"),
+            foreground: has("--foreground"),
+            cold: has("--cold"),
         }
     }
 

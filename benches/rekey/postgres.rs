@@ -1,6 +1,7 @@
 //! Postgres: the run, a plain `UPDATE`, and what else one could use.
 
 use std::{
+    fs,
     path::Path,
     process::Stdio,
     sync::{
@@ -22,7 +23,7 @@ use tokio::process::Command;
 use crate::{
     Asked,
     job::{Keys, OLD, To, rekey},
-    measure::Times,
+    measure::{Times, median},
     support::{
         postgres::{TempPostgres, TestDatabase},
         tenants,
@@ -45,7 +46,7 @@ const PGCRYPTO: &str = "UPDATE org_instances SET \
 
 pub(crate) async fn measure(asked: &Asked) {
     let cluster = TempPostgres::start_with(&[
-        "shared_buffers = '1GB'",
+        if asked.cold { "shared_buffers = '64MB'" } else { "shared_buffers = '1GB'" },
         "max_wal_size = '8GB'",
         "checkpoint_timeout = '30min'",
         "autovacuum = off",
@@ -110,6 +111,7 @@ impl<'a> Bench<'a> {
             self.rekey(V3).await;
             // As restored, once more: without the first run's dead rows.
             self.run(&["VACUUM FULL ANALYZE org_instances", "CHECKPOINT"]).await;
+            self.cool();
             times.measure("v3→v3", rows, self.rekey(To { new_data_key: true, ..V3 })).await;
         }
         if self.asked.wants("v1→v3 by two") {
@@ -136,25 +138,35 @@ impl<'a> Bench<'a> {
     }
 
     /// How many single random rows a second a client updates: alone, beside a run at full speed, and beside one that is
-    /// held to half of that.
+    /// held to half of that. A round's two ratios are to its own time alone.
     async fn foreground(&self) {
-        let rows = self.asked.rows;
-        self.make_table().await;
-        let alone = self.client(tokio::time::sleep(Duration::from_secs(5))).await;
-        self.make_table().await;
-        let started = Instant::now();
-        let beside = self.client(self.rekey(V3)).await;
-        let speed = rows as f64 / started.elapsed().as_secs_f64();
-        self.make_table().await;
-        let options =
-            Options { max_rows_per_second: Some((speed / 2.0) as u32), ..self.asked.options.clone() };
-        let throttled = self.client(self.rekey_with(V3, &options)).await;
         println!("\n| a client's updates of single rows | a second | of alone |\n|---|---|---|");
-        for (what, rate) in
-            [("alone", alone), ("beside a run", beside), ("beside one at half speed", throttled)]
-        {
-            println!("| {what} | {rate:.0} | {:.0} % |", rate / alone * 100.0);
+        let (mut beside_one, mut beside_half) = (Vec::new(), Vec::new());
+        for _ in 0..self.asked.rounds {
+            self.make_table().await;
+            let alone = self.client(tokio::time::sleep(Duration::from_secs(5))).await;
+            self.make_table().await;
+            let started = Instant::now();
+            let beside = self.client(self.rekey(V3)).await;
+            let speed = self.asked.rows as f64 / started.elapsed().as_secs_f64();
+            self.make_table().await;
+            let options =
+                Options { max_rows_per_second: Some((speed / 2.0) as u32), ..self.asked.options.clone() };
+            let throttled = self.client(self.rekey_with(V3, &options)).await;
+            println!("| alone | {alone:.0} | |");
+            for (what, rate, ratios) in [
+                ("beside a run", beside, &mut beside_one),
+                ("beside one at half speed", throttled, &mut beside_half),
+            ] {
+                println!("| {what} | {rate:.0} | {:.0} % |", rate / alone * 100.0);
+                ratios.push(rate / alone * 100.0);
+            }
         }
+        let (one, half) = (median(beside_one.into_iter()), median(beside_half.into_iter()));
+        println!(
+            "| median of {}: beside a run, beside one at half speed | | {one:.0} %, {half:.0} % |",
+            self.asked.rounds
+        );
     }
 
     /// Updates a second while `work` goes on. The client has a thread and a connection of its own, as another program has.
@@ -207,7 +219,7 @@ impl<'a> Bench<'a> {
         times.scale("pgcrypto", PGCRYPTO_SHARE);
     }
 
-    /// The table as a restored dump has it: no dead rows, analyzed. In memory.
+    /// The table as a restored dump has it: no dead rows, analyzed. In memory, or not.
     async fn make_table(&self) {
         self.run(&[
             "DROP TABLE IF EXISTS org_instances",
@@ -221,6 +233,13 @@ impl<'a> Bench<'a> {
             "CHECKPOINT",
         ])
         .await;
+        self.cool();
+    }
+
+    fn cool(&self) {
+        if self.asked.cold {
+            fs::write("/proc/sys/vm/drop_caches", "3").expect("root may empty the page cache");
+        }
     }
 
     async fn run(&self, statements: &[&str]) {
@@ -232,13 +251,15 @@ impl<'a> Bench<'a> {
 
 /// Updates one row after the other until it is `over`; gives updates a second.
 fn update_single_rows(url: &str, ids: &[sqlx::types::Uuid], over: &AtomicBool) -> f64 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be had");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be had");
     runtime.block_on(async {
         let mut connection = PgConnection::connect(url).await.expect("connects");
         let (mut updates, started) = (0_u32, Instant::now());
         while !over.load(Ordering::Relaxed) {
             let id = ids[updates as usize % ids.len()];
-            let update = sqlx::query("UPDATE org_instances SET updated_at = now() WHERE org_id = $1").bind(id);
+            let update =
+                sqlx::query("UPDATE org_instances SET updated_at = now() WHERE org_id = $1").bind(id);
             update.execute(&mut connection).await.expect("updates");
             updates += 1;
         }

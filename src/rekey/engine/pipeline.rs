@@ -7,11 +7,7 @@ use std::{
 };
 
 use rand::RngExt;
-use tokio::{
-    sync::mpsc,
-    task::JoinHandle,
-    time::sleep,
-};
+use tokio::{sync::mpsc, task::JoinHandle, time::sleep};
 
 use super::{
     Step, Waiting,

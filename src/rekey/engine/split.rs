@@ -10,7 +10,8 @@ use crate::{
     store::{KeyRange, RowKey, Span, StoreError, Stretch},
 };
 
-/// Rows a shard, about: somewhat fewer than a page holds, since every page of a stretch reads all of its blocks.
+/// Rows a shard, about: somewhat fewer than a page holds, since every page of a stretch reads all of its blocks. Where
+/// more than two workers share the memory for pages, fewer.
 const SHARD_ROWS: u64 = 7_000;
 
 /// Ranges of keys a sweep, at most. A stretch of the table is never larger: each of its pages reads all of it.
@@ -46,8 +47,9 @@ pub(super) async fn later_sweep(job: &Job) -> Result<Vec<Span>, StoreError> {
 }
 
 fn parts(job: &Job, rows: u64) -> u64 {
-    let workers = u64::try_from(job.options.workers).unwrap_or(1);
-    (rows / SHARD_ROWS).max(workers.min(rows / 1000)).max(1)
+    let workers = u64::try_from(job.options.workers).unwrap_or(1).max(1);
+    let shard = (2 * SHARD_ROWS / workers).clamp(1000, SHARD_ROWS);
+    (rows / shard).max(workers.min(rows / 1000)).max(1)
 }
 
 async fn key_ranges(job: &Job, rows: u64) -> Result<Vec<Span>, StoreError> {

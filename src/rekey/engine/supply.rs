@@ -80,12 +80,13 @@ pub(super) async fn supply(
     let cursor = first.cursor.clone();
     reads.spawn(read(Arc::clone(&worker), Arc::clone(&held), Place::Behind(first, cursor)));
     while let Some(read_page) = reads.join_next().await {
-        let (lease, page) = match read_page.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
-            Ok(Some(read)) => read,
-            Ok(None) => return,
-            // Whoever would have taken the page tells of it, or is gone and need not know.
-            Err(error) => return drop(batches.send(Err(error.into())).await),
-        };
+        let (lease, page) =
+            match read_page.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) {
+                Ok(Some(read)) => read,
+                Ok(None) => return,
+                // Whoever would have taken the page tells of it, or is gone and need not know.
+                Err(error) => return drop(batches.send(Err(error.into())).await),
+            };
         let place = match page.keys.len().checked_sub(1).filter(|_| !page.last) {
             Some(last) => Place::Behind(lease.clone(), Some(page.place(last))),
             None => Place::NextShard,
@@ -111,7 +112,8 @@ async fn read(
         },
     };
     let (shop, job) = (&worker.shop, &worker.shop.job);
-    let (limits, skip) = (shop.page_limits(), job.mark_of_the_settled().filter(|_| pass_of(&lease) == Pass::Later));
+    let (limits, skip) =
+        (shop.page_limits(), job.mark_of_the_settled().filter(|_| pass_of(&lease) == Pass::Later));
     let read = || job.store.read_page(&job.target, &lease.span, after.as_ref(), skip.as_deref(), limits);
     let page = job.at(Step::ReadPage, patiently(&shop.status, read)).await?;
     shop.size_next_page(&page, limits.rows);

@@ -45,6 +45,9 @@ pub(super) const FIRST_PAGE: usize = 128;
 /// Rows a page, at most: more than a shard of a first sweep has, which is then read once.
 const MOST_PAGE: usize = 8192;
 
+/// Rows of the pages that all workers of a process read, at most: two workers keep within 64 MiB, and so do four.
+const MOST_ROWS: usize = 2 * MOST_PAGE;
+
 impl Workshop {
     /// Whether to stop at the next boundary between batches.
     pub(super) fn should_stop(&self) -> bool {
@@ -54,9 +57,10 @@ impl Workshop {
 
     /// How large the next page may be: where rows are limited, none holds more than a second lets through.
     pub(super) fn page_limits(&self) -> PageLimits {
-        let (batch, rate) = (self.directions.borrow().batch, self.directions.borrow().rate);
+        let Directions { workers, batch, rate, .. } = *self.directions.borrow();
         let rate = rate.and_then(|rate| usize::try_from(rate.get()).ok()).unwrap_or(MOST_PAGE);
-        let rows = self.page_rows.load(Ordering::Relaxed).min(rate.max(batch));
+        let most = rate.min(MOST_ROWS / workers.max(1)).max(batch);
+        let rows = self.page_rows.load(Ordering::Relaxed).min(most);
         PageLimits { rows, ..self.job.limits() }
     }
 
