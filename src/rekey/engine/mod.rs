@@ -1,8 +1,9 @@
 //! A run at work: the road from its first precondition to its last sweep, and all that moves on it.
 //!
 //! - [`run()`]: opens a run or joins one, and takes it sweep by sweep to its end; `crew` keeps its workers in number.
-//! - `worker`: takes shards; `supply` claims, reads and re-seals ahead of what `pipeline` commits; `resealer`: from a
-//!   page as read to a page as it should be.
+//! - `sweeps`: a worker takes shard after shard; `split`: a sweep into shards.
+//! - `supply` claims, reads and re-seals ahead of what `pipeline` commits; `resealer`: from a page as read to a page as it
+//!   should be; `worker`: who claims.
 //! - `workshop`: what the workers of a process share; `retry`: patience with a database in trouble.
 //! - `attend`: makes `directions` of what was ordered and of what the database can bear (`throttle`).
 //! - [`Status`], [`Waiting`], [`Metrics`], [`Stop`]: what is seen of a run from outside, and how it is stopped.
@@ -22,6 +23,7 @@ mod run;
 mod split;
 mod steps;
 mod supply;
+mod sweeps;
 mod throttle;
 mod waiting;
 mod worker;

@@ -19,6 +19,7 @@ use super::{
     pipeline::AbortOnDrop,
     retry::patiently,
     split,
+    sweeps::work_through,
     throttle::Pace,
     worker::Worker,
     workshop::{FIRST_PAGE, Workshop},
@@ -68,7 +69,7 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
     let attendant = AbortOnDrop::new(tokio::spawn(attendant.attend()));
     let worker = |number| {
         let (run_id, name) = (run.run_id.clone(), format!("{process}:{number}"));
-        Worker { shop: Arc::clone(&shop), run_id, number, name }.run()
+        work_through(Worker { shop: Arc::clone(&shop), run_id, number, name })
     };
     let worked = crew::work_together(&shop, &own_stop, worker).await;
     attendant.end().await;
