@@ -13,8 +13,6 @@
 
 use std::{
     collections::HashMap,
-    fs,
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -121,8 +119,7 @@ fn report(name: &str, rows: usize, elapsed: Duration, kms: &Kms) {
 }
 
 async fn fill(folder: &Path, rows: usize) {
-    fs::write(folder.join("old"), hex::encode(OLD)).expect("writes");
-    fs::set_permissions(folder.join("old"), fs::Permissions::from_mode(0o600)).expect("sets the mode");
+    support::private_file(&folder.join("old"), &hex::encode(OLD));
     let url = format!("sqlite://{}?mode=rwc", folder.join("t.db").display());
     let pool = sqlx::SqlitePool::connect(&url).await.expect("connects");
     tenants::Tenants { seed: 1, rows, key: &OLD }.fill_sqlite(&pool).await;

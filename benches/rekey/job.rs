@@ -1,6 +1,6 @@
 //! The runs that are measured.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 use reseal::{
     envelope::Format,
@@ -10,7 +10,7 @@ use reseal::{
 };
 use tokio::sync::watch;
 
-use crate::support::tenants;
+use crate::support::{private_file, tenants};
 
 /// The static key that the values begin under.
 pub(crate) const OLD: [u8; 32] = [0x11; 32];
@@ -24,8 +24,7 @@ pub(crate) struct Keys {
 impl Keys {
     pub(crate) fn new(folder: &Path) -> Self {
         let (old, keyring) = (folder.join("old"), folder.join("keyring"));
-        fs::write(&old, hex::encode(OLD)).expect("writes");
-        fs::set_permissions(&old, fs::Permissions::from_mode(0o600)).expect("sets the mode");
+        private_file(&old, &hex::encode(OLD));
         LocalKms::create(&keyring).expect("makes a keyring");
         Self {
             old: format!("static:file:{}", old.display()),

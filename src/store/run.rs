@@ -238,6 +238,11 @@ impl Lease {
     pub fn moved_to(&self, cursor: Option<&RowKey>) -> Self {
         Self { cursor: cursor.or(self.cursor.as_ref()).cloned(), ..self.clone() }
     }
+
+    /// Whether both are of one shard, of one sweep.
+    pub(crate) fn is_of_the_shard_of(&self, other: &Self) -> bool {
+        (self.sweep, self.shard) == (other.sweep, other.shard)
+    }
 }
 
 /// What [`Store::claim`](super::Store::claim) found.

@@ -25,6 +25,7 @@ use crate::support::{
     folder_in_memory,
     oracle::{self, Key},
     postgres::{TempPostgres, TestDatabase},
+    private_file,
     tenants::{COLUMNS, Expected, Holds, Stored, TABLE, Tenants, stored_in_postgres, stored_in_sqlite},
 };
 
@@ -155,10 +156,8 @@ impl Stage<OnSqlite> {
 impl<D: Database> Stage<D> {
     /// Writes a static key to a file and names it.
     pub(crate) fn static_key(&self, name: &str, key: &Key) -> String {
-        use std::{fs, os::unix::fs::PermissionsExt};
         let path = self.folder.path().join(name);
-        fs::write(&path, hex::encode(key)).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        private_file(&path, &hex::encode(key));
         format!("static:file:{}", path.display())
     }
 

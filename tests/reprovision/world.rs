@@ -34,6 +34,7 @@ use url::Url;
 use crate::support::{
     folder_in_memory,
     oracle::{self, Key},
+    private_file,
     tenants::{COLUMNS, SQLITE_DDL, TABLE},
     vendors::{
         Seen, Vendor,
@@ -168,8 +169,7 @@ async fn connect(path: &Path) -> SqliteConnection {
 
 /// Writes a static key where `static:file:` finds it.
 pub(crate) fn keep(path: &Path, key: &Key) {
-    std::fs::write(path, hex::encode(key)).unwrap();
-    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    private_file(path, &hex::encode(key));
 }
 
 /// A machine's configuration, with a URL in each place that may have one, and much else.

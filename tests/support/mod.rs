@@ -3,7 +3,11 @@
 //! Every server is a process of this machine with its files in a folder of its own under `/tmp`, and is gone, files
 //! and all, when the test process ends, whichever way it ends. Nothing here shares code with the crate under test.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 
@@ -26,6 +30,12 @@ pub(crate) fn python() -> PathBuf {
     let python = venv.join("bin/python");
     assert!(python.exists(), "{} is missing: run ./test.sh once", python.display());
     python
+}
+
+/// Writes a file that only its owner reads, as one has to be that holds a key.
+pub(crate) fn private_file(path: &Path, content: &str) {
+    fs::write(path, content).expect("its folder is there");
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("the file is ours");
 }
 
 /// A folder for SQLite's files: in memory where the system has a place for that. Like the shared cluster, they need

@@ -300,6 +300,22 @@ mod tests {
             prop_assert!(f64::from(served.accepted) >= 0.95 * f64::from(quota * 20), "{served:?}");
         }
 
+        /// Calls that take up to 10 ms to arrive, some longer than others, keep within the limit in every second of the
+        /// service's clock.
+        #[test]
+        fn calls_that_arrive_in_a_bunch_keep_within_the_limit(
+            limit in 200_u32..2000,
+            delays in proptest::collection::vec(0_u64..10_000, 4000),
+        ) {
+            let (start, mut rate) = (Instant::now(), limited(limit));
+            let mut came = std::collections::BTreeMap::<u64, u32>::new();
+            for delay in delays {
+                let arrival = rate.turn(start) + Duration::from_micros(delay);
+                *came.entry((arrival - start).as_secs()).or_default() += 1;
+            }
+            prop_assert!(came.values().all(|&calls| calls <= limit), "{came:?}");
+        }
+
         /// Without a limit the rate finds the quota: it uses 95 % of it, and hardly any call is refused.
         #[test]
         fn the_quota_is_found(quota in 20_u32..2000, callers in 16_usize..64, latency_ms in 1_u64..10) {

@@ -14,7 +14,7 @@ use crate::{
 /// more than two workers share the memory for pages, fewer.
 const SHARD_ROWS: u64 = 7_000;
 
-/// Ranges of keys a sweep, at most. A stretch of the table is never larger: each of its pages reads all of it.
+/// Ranges of keys a sweep, at most: they may be larger than a shard, since a page reads nothing of its range but its rows.
 const MOST_RANGES: u64 = 256;
 
 /// The shards of a first sweep.
@@ -37,13 +37,13 @@ pub(super) async fn first_sweep(job: &Job) -> Result<(u64, Shares), StoreError> 
     Ok((rows, shares))
 }
 
-/// How the next sweep shares the rows out: it looks at none that shows the new key, which one worker is soon through
-/// with; or at all.
-pub(super) async fn later_sweep(job: &Job) -> Result<Vec<Span>, StoreError> {
+/// How the next sweep shares the rows out, of which the run began with so many: it looks at none that shows the new key,
+/// which one worker is soon through with; or at all.
+pub(super) async fn later_sweep(job: &Job, rows: i64) -> Result<Vec<Span>, StoreError> {
     if job.mark_of_the_settled().is_some() {
         return Ok(vec![Span::ALL]);
     }
-    key_ranges(job, job.store.count_rows(&job.target).await?).await
+    key_ranges(job, u64::try_from(rows).unwrap_or_default()).await
 }
 
 fn parts(job: &Job, rows: u64) -> u64 {

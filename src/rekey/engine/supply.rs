@@ -40,11 +40,11 @@ impl Held {
     }
 
     pub(super) fn holds(&self, lease: &Lease) -> bool {
-        self.lock().iter().any(|held| held.shard == lease.shard)
+        self.lock().iter().any(|held| held.is_of_the_shard_of(lease))
     }
 
     pub(super) fn remove(&self, lease: &Lease) {
-        self.lock().retain(|held| held.shard != lease.shard);
+        self.lock().retain(|held| !held.is_of_the_shard_of(lease));
     }
 
     /// What is held at last, when nothing is claimed any more.

@@ -106,7 +106,8 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
             let _wait = Wait::begin(&shop.status, Waiting::LockedRows);
             sleep(LOCKED).await;
         }
-        let spans = patiently(&shop.status, || split::later_sweep(job)).await?;
+        let split = || split::later_sweep(job, run.row_count);
+        let spans = job.at(Step::Split, patiently(&shop.status, split)).await?;
         let next = || store.next_sweep(run, chased, &spans);
         job.at(Step::NextSweep, patiently(&shop.status, next)).await?;
     }

@@ -55,12 +55,14 @@ impl Workshop {
         *self.stop.borrow() == Stop::AfterBatch || self.rows.load(Ordering::Relaxed) >= limit
     }
 
-    /// How large the next page may be: where rows are limited, none holds more than a second lets through.
+    /// How large the next page may be: where rows are limited, none holds more than a second lets through. It is a whole
+    /// number of batches, where it is as large as one.
     pub(super) fn page_limits(&self) -> PageLimits {
         let Directions { workers, batch, rate, .. } = *self.directions.borrow();
         let rate = rate.and_then(|rate| usize::try_from(rate.get()).ok()).unwrap_or(MOST_PAGE);
         let most = rate.min(MOST_ROWS / workers.max(1)).max(batch);
         let rows = self.page_rows.load(Ordering::Relaxed).min(most);
+        let rows = if rows > batch { rows - rows % batch } else { rows };
         PageLimits { rows, ..self.job.limits() }
     }
 

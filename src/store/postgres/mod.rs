@@ -12,6 +12,7 @@ use super::{
     Store, StoreError, Stretch, Target, TargetName,
 };
 
+mod begin;
 mod connect;
 mod control;
 mod fence;
@@ -27,60 +28,6 @@ mod table;
 mod tenants;
 
 pub use connect::Tls;
-
-/// How a transaction begins that looks something up (`docs/protocol.md`, short transactions).
-const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
-     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off";
-
-/// How a transaction begins that writes the registry, a run, a lease or the quarantine: on the disk when it has
-/// committed.
-const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
-     SET LOCAL synchronous_commit = on";
-
-/// For what changes the target's triggers. Whoever writes the table waits behind it, so it does not wait long itself;
-/// but longer than `deadlock_timeout` is by default, when the server sends an autovacuum out of the way.
-const BEGIN_DDL: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-     SET LOCAL lock_timeout = '1200ms'; SET LOCAL statement_timeout = '30s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
-     SET LOCAL synchronous_commit = on";
-
-/// For what looks at a whole table once and locks nothing.
-const BEGIN_SCAN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10min'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off";
-
-/// For the commit of a batch: lost with the server's memory, it is done again. The plan is pinned to one index
-/// look-up a row: with the row estimate of an array the planner may otherwise scan the whole table for each batch.
-const BEGIN_BATCH: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
-     SET LOCAL synchronous_commit = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; \
-     SET LOCAL enable_mergejoin = off; SET LOCAL enable_sort = off; SET LOCAL jit = off; \
-     SET LOCAL max_parallel_workers_per_gather = 0";
-
-/// For a stretch of the heap, which is read by its blocks alone. A page, with what its sort needs besides, fits.
-const BEGIN_STRETCH: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
-     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '30s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
-     SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; \
-     SET LOCAL enable_bitmapscan = off; SET LOCAL work_mem = '16MB'; SET LOCAL jit = off; \
-     SET LOCAL max_parallel_workers_per_gather = 0";
-
-/// For what is left to do in a whole table, as one statement sees it: from the heap alone.
-const BEGIN_LEFT: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; \
-     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10min'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
-     SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; \
-     SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off";
-
-/// For the one long transaction: everything as one snapshot sees it, from the heap alone.
-const BEGIN_SNAPSHOT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; \
-     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10min'; \
-     SET LOCAL idle_in_transaction_session_timeout = '10min'; SET LOCAL row_security = off; \
-     SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off";
 
 /// A Postgres database.
 #[derive(Debug)]
@@ -122,19 +69,19 @@ impl Postgres {
     }
 
     async fn begin_read(&self) -> Result<PgTransaction<'static>, StoreError> {
-        self.begin(BEGIN_READ).await
+        self.begin(begin::READ).await
     }
 
     async fn begin_write(&self) -> Result<PgTransaction<'static>, StoreError> {
-        self.begin(BEGIN_WRITE).await
+        self.begin(begin::WRITE).await
     }
 
     async fn begin_ddl(&self) -> Result<PgTransaction<'static>, StoreError> {
-        self.begin(BEGIN_DDL).await
+        self.begin(begin::DDL).await
     }
 
     async fn begin_batch(&self) -> Result<PgTransaction<'static>, StoreError> {
-        self.begin(BEGIN_BATCH).await
+        self.begin(begin::BATCH).await
     }
 }
 
@@ -150,7 +97,7 @@ impl Store for Postgres {
 
     async fn inspect(&self, name: &TargetName) -> Result<Inspection, StoreError> {
         // Not READ ONLY: it looks at whether this role's transactions are.
-        let mut tx = self.begin(BEGIN_SCAN).await?;
+        let mut tx = self.begin(begin::SCAN).await?;
         inspect::inspect(&mut tx, name).await
     }
 
@@ -160,17 +107,17 @@ impl Store for Postgres {
     }
 
     async fn count_rows(&self, target: &Target) -> Result<u64, StoreError> {
-        let mut tx = self.begin(BEGIN_SCAN).await?;
+        let mut tx = self.begin(begin::SCAN).await?;
         table::count(&mut tx, target).await
     }
 
     async fn sample(&self, target: &Target, count: usize, limits: PageLimits) -> Result<Page, StoreError> {
-        let mut tx = self.begin(BEGIN_SCAN).await?;
+        let mut tx = self.begin(begin::SCAN).await?;
         table::sample(&mut tx, target, count, limits).await
     }
 
     async fn split_points(&self, target: &Target, rows: u64, parts: u64) -> Result<Vec<RowKey>, StoreError> {
-        let mut tx = self.begin(BEGIN_SCAN).await?;
+        let mut tx = self.begin(begin::SCAN).await?;
         table::split_points(&mut tx, target, rows, parts).await
     }
 
@@ -188,9 +135,9 @@ impl Store for Postgres {
         limits: PageLimits,
     ) -> Result<Page, StoreError> {
         let mut tx = match span {
-            Span::Table(_) => self.begin(BEGIN_STRETCH).await?,
+            Span::Table(_) => self.begin(begin::STRETCH).await?,
             // How many rows are left is what no index tells.
-            Span::Keys(_) if skip.is_some() && after.is_none() => self.begin(BEGIN_LEFT).await?,
+            Span::Keys(_) if skip.is_some() && after.is_none() => self.begin(begin::LEFT).await?,
             Span::Keys(_) => self.begin_batch().await?,
         };
         let page = table::read_page(&mut tx, target, span, after, skip, limits).await?;
@@ -216,14 +163,14 @@ impl Store for Postgres {
         limits: PageLimits,
         pages: PageSender,
     ) -> Result<u64, StoreError> {
-        let mut tx = self.begin(BEGIN_SNAPSHOT).await?;
+        let mut tx = self.begin(begin::SNAPSHOT).await?;
         let count = table::count(&mut tx, target).await?;
         table::scan(&mut tx, target, limits, pages).await?;
         Ok(count)
     }
 
     async fn count_beginning(&self, target: &Target, prefix: &[u8]) -> Result<u64, StoreError> {
-        let mut tx = self.begin(BEGIN_SNAPSHOT).await?;
+        let mut tx = self.begin(begin::SNAPSHOT).await?;
         table::count_beginning(&mut tx, target, prefix).await
     }
 

@@ -4,19 +4,13 @@ use async_trait::async_trait;
 use sqlx::{PgConnection, PgTransaction, Row};
 
 use super::{
-    Postgres, control, query, quote,
+    Postgres, begin, control, query, quote,
     table::{bind_key, page_from, select_list, table_name},
 };
 use crate::{
     envelope::Encoding,
     store::{Cells, Page, PageLimits, RowKey, Staged, StagedSwap, StoreError, Target},
 };
-
-/// For the swap: writers wait behind the lock from its first statement on.
-const BEGIN_SWAP: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-     SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '60s'; \
-     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL row_security = off; \
-     SET LOCAL synchronous_commit = on";
 
 #[async_trait]
 impl Staged for Postgres {
@@ -50,7 +44,7 @@ impl Staged for Postgres {
         let mut tx = self.begin_write().await?;
         query("ANALYZE reseal_staged".to_owned()).execute(&mut *tx).await?;
         tx.commit().await?;
-        let mut tx = self.begin(BEGIN_SWAP).await?;
+        let mut tx = self.begin(begin::SWAP).await?;
         let lock = format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", table_name(target));
         query(lock).execute(&mut *tx).await?;
         Ok(Box::new(Swap { tx, target: target.clone() }))

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use sqlx::Row;
 
-use super::{BEGIN_SCAN, Postgres, query, quote, table};
+use super::{Postgres, begin, query, quote, table};
 use crate::{
     envelope::Encoding,
     store::{
@@ -47,7 +47,7 @@ impl Survey for Postgres {
         count: usize,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut tx = self.begin(BEGIN_SCAN).await?;
+        let mut tx = self.begin(begin::SCAN).await?;
         let table = format!("{}.{}", quote(&column.schema), quote(&column.table));
         let sql = "SELECT t.typcategory::text = 'S' FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
                    WHERE a.attrelid = to_regclass($1) AND a.attname = $2";
@@ -71,7 +71,7 @@ impl Survey for Postgres {
     }
 
     async fn repeats(&self, target: &Target, examples: usize) -> Result<Repeats, StoreError> {
-        let mut tx = self.begin(BEGIN_SCAN).await?;
+        let mut tx = self.begin(begin::SCAN).await?;
         let (table, key) = (table::table_name(target), quote(&target.key_column));
         let cells = target.columns.iter().enumerate().map(|(number, column)| {
             let name = quote(&column.name);
@@ -118,7 +118,7 @@ impl Survey for Postgres {
     }
 
     async fn footprint(&self, target: &Target) -> Result<Footprint, StoreError> {
-        let mut tx = self.begin(BEGIN_SCAN).await?;
+        let mut tx = self.begin(begin::SCAN).await?;
         let sql = "SELECT pg_relation_size(c.oid) / current_setting('block_size')::bigint, \
                    coalesce((SELECT option_value::bigint FROM pg_options_to_table(c.reloptions) \
                              WHERE option_name = 'fillfactor'), 100), \

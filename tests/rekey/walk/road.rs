@@ -26,6 +26,7 @@ use crate::{
     rekey::stage::{OLD, connect, try_run_job},
     support::{
         oracle::{self, Key},
+        private_file,
         tenants::{COLUMNS, Expected, Holds, Stored, TABLE, stored_in_postgres, stored_in_sqlite},
     },
 };
@@ -231,12 +232,6 @@ impl Road {
         };
         rekey::prepare(Arc::clone(store), self.target(store).await, &choice, options, intent).await.unwrap()
     }
-}
-
-fn private_file(path: &Path, content: &str) {
-    use std::{fs, os::unix::fs::PermissionsExt};
-    fs::write(path, content).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// The database by other means than the store's.
