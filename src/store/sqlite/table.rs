@@ -264,8 +264,9 @@ impl<'a> Select<'a> {
     /// The statement that [`fetch`] reads.
     ///
     /// The page is cut after `limits.rows` rows, or before the row that brings it above `limits.bytes`, but never
-    /// before its first. A cell that holds nothing has no length, and one above `limits.value` has length 0, so that
-    /// its bytes are not read. Bytes stay bytes in `||` and `group_concat`, which never look into text either.
+    /// before its first. How many rows that are is found out first, so that no row behind them is looked at again. A
+    /// cell that holds nothing has no length, and one above `limits.value` has length 0, so that its bytes are not
+    /// read. Bytes stay bytes in `||` and `group_concat`, which never look into text either.
     pub(super) fn sql(&self, limits: PageLimits) -> String {
         let (mut sizes, mut bytes, mut lengths, mut arrays) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -281,12 +282,12 @@ impl<'a> Select<'a> {
         }
         format!(
             "WITH size(bytes) AS MATERIALIZED (SELECT {sizes} FROM {source} {filter} ORDER BY {order} LIMIT {rows}), \
-             cut(rows) AS MATERIALIZED (SELECT CASE WHEN (SELECT sum(bytes) FROM size) > {max_bytes} THEN \
+             cut(rows, found) AS MATERIALIZED (SELECT CASE WHEN sum(bytes) > {max_bytes} THEN \
              max(1, (SELECT count(*) FROM (SELECT sum(bytes) OVER (ROWS UNBOUNDED PRECEDING) AS bytes FROM size) \
-             WHERE bytes <= {max_bytes})) ELSE {rows} END), \
+             WHERE bytes <= {max_bytes})) ELSE count(*) END, count(*) FROM size), \
              page AS (SELECT {key} AS k, {rowid} AS rowid, {bytes} AS bytes, {lengths} \
              FROM {source} {filter} ORDER BY {order} LIMIT (SELECT rows FROM cut)) \
-             SELECT (SELECT rows FROM cut), {rowids}, json_group_array(k), \
+             SELECT (SELECT rows = found AND found < {rows} FROM cut), {rowids}, json_group_array(k), \
              CAST(group_concat(bytes, '') AS blob), {arrays} FROM page",
             sizes = sizes.join(" + "),
             source = self.source,
@@ -345,9 +346,7 @@ pub(super) async fn fetch(
     if !bytes.is_empty() {
         return Err(corrupt());
     }
-    let rows = usize::try_from(row.try_get::<i64, _>(0)?).map_err(|_| corrupt())?;
-    let last = keys.len() < rows;
-    Ok(Page { keys, cells, rowids, last })
+    Ok(Page { keys, cells, rowids, last: row.try_get(0)? })
 }
 
 /// Binds one key with its own type, so that the key's index serves.
