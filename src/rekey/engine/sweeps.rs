@@ -23,8 +23,12 @@ use crate::{
 /// Sweeps after the first that may find new old-key values, before the run says that it is being chased.
 const MOST_CHASED: i64 = 3;
 
-/// How long to wait when other workers hold all that is left.
-const BUSY: Duration = Duration::from_millis(300);
+/// How long to wait when other workers hold all that is left. Those of this process say when a shard ends; those of
+/// others don't.
+const BUSY: Duration = Duration::from_millis(100);
+
+/// How long to wait before a shard that was lost is claimed again, and before a pause that was ordered shows.
+const AGAIN: Duration = Duration::from_millis(300);
 
 /// How long to wait before a sweep whose rows were all locked a moment ago.
 const LOCKED: Duration = Duration::from_secs(1);
@@ -48,7 +52,7 @@ pub(super) async fn work_through(worker: Worker) -> Result<Left, RekeyError> {
         match worker.claim().await? {
             Found::Over => return Ok(Left::Over),
             // The order has not come here yet.
-            Found::Paused => sleep(BUSY).await,
+            Found::Paused => sleep(AGAIN).await,
             Found::SweepDone(run) => {
                 finish_sweep(shop, &run).await?;
                 shop.ended.notify_waiters();
@@ -66,7 +70,7 @@ pub(super) async fn work_through(worker: Worker) -> Result<Left, RekeyError> {
                 if lost > MOST_LOST {
                     return Err(cause.unwrap_or_else(lease_lost).into());
                 }
-                sleep(BUSY).await;
+                sleep(AGAIN).await;
             }
         }
     }
