@@ -2,14 +2,16 @@
 //!
 //! One file an idea: a trait, which [`Store`](super::Store) has among its own, and a macro of the same name that holds
 //! its implementation and the SQL below it. Each database has a module `control` that says in macros how it tells
-//! the time and the like (`now!`), and instantiates every file's macro there. `$1` parameters mean the same in both.
-//! Postgres keeps `timestamptz`, SQLite Unix milliseconds; times are always the database's clock, never ours.
+//! the time and the like (`now!`), and instantiates every file's macro there; [`leases`] is part of two of them. `$1`
+//! parameters mean the same in both. Postgres keeps `timestamptz`, SQLite Unix milliseconds; times are always the
+//! database's clock, never ours.
 //!
 //! A function takes a connection that is inside a transaction; a trait's method begins one, with `reading!` or
 //! `writing!`. What changes a state says so to the audit log, in the same transaction: [`audit`].
 
 pub(super) mod audit;
 pub(super) mod fences;
+pub(super) mod leases;
 pub(super) mod quarantine;
 pub(super) mod registry;
 pub(super) mod reprovisions;

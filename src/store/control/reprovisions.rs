@@ -184,55 +184,9 @@ macro_rules! reprovisions {
             Ok(())
         }
 
-        async fn claim_reprovision(
-            conn: &mut Connection,
-            run_id: &str,
-            holder: &str,
-        ) -> Result<Option<ReprovisionLease>, StoreError> {
-            let claimed = query(concat!(
-                "UPDATE reseal_reprovisions SET fence = fence + 1, holder = $1, lease_until = ", lease_end!(),
-                " WHERE run_id = $2 AND ended_at IS NULL AND (holder IS NULL OR lease_until < ", now!(),
-                ") RETURNING fence"
-            ))
-            .bind(holder.to_owned())
-            .bind(run_id.to_owned())
-            .fetch_optional(&mut *conn)
-            .await?;
-            let lease = |row: <Db as Database>::Row| {
-                Ok(ReprovisionLease { run_id: run_id.to_owned(), fence: row.try_get(0)? })
-            };
-            claimed.map(lease).transpose()
-        }
-
-        async fn renew_reprovision(
-            conn: &mut Connection,
-            lease: &ReprovisionLease,
-        ) -> Result<bool, StoreError> {
-            let renewed = query(concat!(
-                "UPDATE reseal_reprovisions SET lease_until = ", lease_end!(),
-                " WHERE run_id = $1 AND fence = $2 AND holder IS NOT NULL"
-            ))
-            .bind(lease.run_id.clone())
-            .bind(lease.fence)
-            .execute(&mut *conn)
-            .await?;
-            Ok(renewed.rows_affected() == 1)
-        }
-
-        async fn release_reprovision(
-            conn: &mut Connection,
-            lease: &ReprovisionLease,
-        ) -> Result<(), StoreError> {
-            query(
-                "UPDATE reseal_reprovisions SET holder = NULL, lease_until = NULL \
-                 WHERE run_id = $1 AND fence = $2",
-            )
-            .bind(lease.run_id.clone())
-            .bind(lease.fence)
-            .execute(&mut *conn)
-            .await?;
-            Ok(())
-        }
+        $crate::store::control::leases::leases!(
+            "reseal_reprovisions", ReprovisionLease { run_id }, claim_reprovision, renew_reprovision, release_reprovision
+        );
 
         async fn record_saga(
             conn: &mut Connection,

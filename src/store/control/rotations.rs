@@ -147,49 +147,9 @@ macro_rules! rotations {
             Ok(Some(RotationLease { rotation_id: rotation.rotation_id.to_owned(), fence: 1 }))
         }
 
-        async fn claim_rotation(
-            conn: &mut Connection,
-            rotation_id: &str,
-            holder: &str,
-        ) -> Result<Option<RotationLease>, StoreError> {
-            let claimed = query(concat!(
-                "UPDATE reseal_rotations SET fence = fence + 1, holder = $1, lease_until = ", lease_end!(),
-                " WHERE rotation_id = $2 AND ended_at IS NULL AND (holder IS NULL OR lease_until < ", now!(),
-                ") RETURNING fence"
-            ))
-            .bind(holder.to_owned())
-            .bind(rotation_id.to_owned())
-            .fetch_optional(&mut *conn)
-            .await?;
-            let lease = |row: <Db as Database>::Row| {
-                Ok(RotationLease { rotation_id: rotation_id.to_owned(), fence: row.try_get(0)? })
-            };
-            claimed.map(lease).transpose()
-        }
-
-        async fn renew_rotation(conn: &mut Connection, lease: &RotationLease) -> Result<bool, StoreError> {
-            let renewed = query(concat!(
-                "UPDATE reseal_rotations SET lease_until = ", lease_end!(),
-                " WHERE rotation_id = $1 AND fence = $2 AND holder IS NOT NULL"
-            ))
-            .bind(lease.rotation_id.clone())
-            .bind(lease.fence)
-            .execute(&mut *conn)
-            .await?;
-            Ok(renewed.rows_affected() == 1)
-        }
-
-        async fn release_rotation(conn: &mut Connection, lease: &RotationLease) -> Result<(), StoreError> {
-            query(
-                "UPDATE reseal_rotations SET holder = NULL, lease_until = NULL \
-                 WHERE rotation_id = $1 AND fence = $2",
-            )
-            .bind(lease.rotation_id.clone())
-            .bind(lease.fence)
-            .execute(&mut *conn)
-            .await?;
-            Ok(())
-        }
+        $crate::store::control::leases::leases!(
+            "reseal_rotations", RotationLease { rotation_id }, claim_rotation, renew_rotation, release_rotation
+        );
 
         async fn append_record(
             conn: &mut Connection,
