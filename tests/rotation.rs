@@ -5,4 +5,5 @@ mod in_place;
 mod matrix;
 mod rules;
 mod table;
+mod way_back;
 pub(crate) mod world;

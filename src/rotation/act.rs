@@ -5,6 +5,7 @@ use serde_json::json;
 use super::{
     Rotation, RotationError,
     estate::Held,
+    in_place::KMS_KEY,
     outcome::{Taken, Wait},
     recipe::{Action, Ask, IssuerName, LocationName, ProbeName, Rollout, Step, Window},
     state::Event,
@@ -149,7 +150,7 @@ impl Rotation<'_> {
 
     /// What is written to a location: the new value, or the KMS key's name beside the old one.
     fn value_for(&self, location: LocationName) -> Result<SecretText, RotationError> {
-        if location == LocationName::Fly("KMS_KEY_ARN") {
+        if location == LocationName::Fly(KMS_KEY) {
             return self.kms_key_name();
         }
         Ok(SecretText::new(self.new_value()?.expose().to_owned()))
@@ -202,7 +203,7 @@ impl Rotation<'_> {
     }
 
     /// Waits for somebody else's deploy.
-    async fn await_deploy(&self) -> Result<Taken, RotationError> {
+    pub(super) async fn await_deploy(&self) -> Result<Taken, RotationError> {
         let fly = self.tools.estate.fly()?;
         let staged = match fly.fly.staged(&fly.app).await {
             Ok(staged) => staged,

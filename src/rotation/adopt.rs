@@ -87,11 +87,8 @@ pub async fn adopt(
             "name where it is when it is rotated: --old static:env:NAME or --old static:file:PATH",
         ));
     }
-    if let Some(open) = open_rotation(tools.store, Some(secret)).await? {
-        return Err(RotationError::refused(
-            format!("rotation {} of {secret} is open, and knows its credentials", open.rotation_id),
-            format!("reseal rotate resume {secret}, or: reseal rotate abort {secret}"),
-        ));
+    if open_rotation(tools.store, Some(secret)).await?.is_some() {
+        return Err(is_open(secret));
     }
     if id.is_none() && value.is_none() {
         return Err(RotationError::refused(
@@ -118,8 +115,15 @@ pub async fn adopt(
         sealed,
         created_ms: 0,
     };
-    tools.store.adopt_credential(&credential).await?;
-    Ok(credential)
+    // One may have been opened since.
+    if tools.store.adopt_credential(&credential).await? { Ok(credential) } else { Err(is_open(secret)) }
+}
+
+fn is_open(secret: SecretName) -> RotationError {
+    RotationError::refused(
+        format!("a rotation of {secret} is open, and knows its credentials"),
+        format!("reseal rotate resume {secret}, or: reseal rotate abort {secret}"),
+    )
 }
 
 async fn require_listed(tools: &Tools<'_>, secret: SecretName, id: &str) -> Result<(), RotationError> {

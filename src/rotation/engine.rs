@@ -28,8 +28,8 @@ use crate::{
 pub enum Ending {
     /// Every step is done; whether the old credential was seen to be dead.
     Done {
-        /// `false`: accepted by its provider, and not confirmed.
-        confirmed: bool,
+        /// `Some(false)`: its end was accepted by its provider, and not confirmed; `None`: no step looks.
+        confirmed: Option<bool>,
     },
     /// It failed before the cut-over, and all is as before.
     RolledBack {
@@ -170,9 +170,11 @@ impl Rotation<'_> {
                 Ok(taken) => taken,
                 Err(RotationError::Provider(error)) => Self::unbegun(decision, &error),
                 Err(error @ (RotationError::Settings { .. } | RotationError::Refused { .. })) => {
-                    // It comes before any call: a step that was only begun did nothing.
+                    // A setting is looked for before any call: a step that was only begun did nothing.
+                    let is_setting = matches!(error, RotationError::Settings { .. });
+                    let event = if is_setting { Event::NotDone } else { self.stopped() };
                     if matches!(decision, Decision::Act(_)) {
-                        self.record(Event::NotDone, json!({}), Vec::new()).await?;
+                        self.record(event, json!({}), Vec::new()).await?;
                     }
                     self.park(Wait::for_(error.to_string())).await?;
                     self.release().await?;
@@ -208,6 +210,12 @@ impl Rotation<'_> {
         RotationError::Fenced { rotation_id: self.lease.rotation_id.clone() }
     }
 
+    /// What it is for a step to stop before its end: one that does many things may have done some of them, and then its
+    /// intent stays, with the cut-over that it may be.
+    fn stopped(&self) -> Event {
+        if self.steps[self.place()].does_many() { Event::Unknown } else { Event::NotDone }
+    }
+
     /// Journals what became of a step.
     async fn settle(&mut self, at: usize, taken: Taken) -> Result<(), RotationError> {
         let back = self.state.phase == Phase::Going(Course::Back);
@@ -221,9 +229,14 @@ impl Rotation<'_> {
                 self.record(event, detail, credentials).await?;
                 self.pair = self.load_pair().await?;
             }
-            Taken::NotDone(why) => self.again(at, Event::NotDone, why).await?,
+            Taken::NotDone(why) => {
+                self.again(at, if back { Event::NotDone } else { self.stopped() }, why).await?
+            }
             Taken::Unknown(why) => self.again(at, Event::Unknown, why).await?,
             Taken::Failed(why) => {
+                if !back && self.stopped() == Event::Unknown {
+                    self.record(Event::Unknown, json!({"error": why}), Vec::new()).await?;
+                }
                 self.tell(at, Event::Failed, Some(why.clone()));
                 self.trouble = Some(why.clone());
                 let turns = !back && !self.state.stands(shape(&self.steps));
@@ -234,9 +247,8 @@ impl Rotation<'_> {
                 self.record(Event::Failed, json!({"error": why, "waiting": why}), Vec::new()).await?;
             }
             Taken::Waits(wait) => {
-                let event = if self.state.open { Event::NotDone } else { Event::Unknown };
                 if self.state.open {
-                    self.record(event, json!({}), Vec::new()).await?;
+                    self.record(self.stopped(), json!({}), Vec::new()).await?;
                 }
                 self.park(wait).await?;
             }
@@ -330,12 +342,12 @@ impl Rotation<'_> {
     }
 
     /// Whether the old credential was seen to be dead, where the recipe asks for it.
-    async fn is_confirmed(&self) -> Result<bool, RotationError> {
+    async fn is_confirmed(&self) -> Result<Option<bool>, RotationError> {
         let Some(step) = self.steps.iter().find(|step| matches!(step.action, Action::AwaitDeath(_))) else {
-            return Ok(true);
+            return Ok(None);
         };
         let seen = self.recorded(step.name, Event::Succeeded).await?;
-        Ok(seen.is_some_and(|record| detail_of(&record)["confirmed"] == json!(true)))
+        Ok(Some(seen.is_some_and(|record| detail_of(&record)["confirmed"] == json!(true))))
     }
 
     /// The last record of this kind.

@@ -109,6 +109,10 @@ pub struct Table {
     pub keys: Option<KeyChoice>,
     /// How to go about a run.
     pub options: Options,
+    /// Its columns with the app and the id of a tenant's machine.
+    pub machine_columns: [String; 2],
+    /// What a tenant's machine calls the URL of its Redis.
+    pub redis_variable: String,
 }
 
 /// Everything that a rotation can reach. What is not configured is `None`, and is missed only where a step needs it.

@@ -1,7 +1,7 @@
 //! What a secret is for, tried for real. Each can be tried again: what it makes it finds again, or deletes.
 
 use serde_json::json;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::{Rotation, RotationError, outcome::Taken, recipe::Exercise, state::Event};
 use crate::{
@@ -67,7 +67,7 @@ impl Rotation<'_> {
         match workflow.dispatch(reference).await {
             Ok(dispatched) => match dispatched.run_id {
                 Some(run) => Ok(ran(run)),
-                None => self.find_run(dispatched.asked_at).await,
+                None => self.find_run(dispatched.asked_at - Duration::milliseconds(CLOCKS_DISAGREE)).await,
             },
             Err(error) => Ok(Taken::of_change(&error)),
         }

@@ -7,9 +7,11 @@ use tokio::sync::watch;
 
 use super::{
     Rotation, RotationError,
+    engine::detail_of,
     estate::{Estate, Table},
     outcome::{Taken, Wait},
-    recipe::InPlace,
+    recipe::{Action, Check, InPlace},
+    state::Event,
 };
 use crate::{
     keyring::kms,
@@ -25,6 +27,9 @@ use crate::{
 /// How long others may hold the table before raising a fence gives up.
 const FENCE_PATIENCE: Duration = Duration::from_secs(60);
 
+/// What tells the control plane that it works under a KMS.
+pub(super) const KMS_KEY: &str = "KMS_KEY_ARN";
+
 /// The names under which an app on Fly has credentials for AWS.
 const AWS_NAMES: [&str; 3] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"];
 
@@ -35,7 +40,7 @@ fn of_rekey(error: &RekeyError) -> Taken {
 
 impl Estate {
     /// The table and its keys.
-    fn keyed_table(&self) -> Result<(&Table, &KeyChoice), RotationError> {
+    pub(super) fn keyed_table(&self) -> Result<(&Table, &KeyChoice), RotationError> {
         let table = self.table()?;
         let keys = table.keys.as_ref().ok_or_else(|| RotationError::Settings {
             what: "the keys of the tenants' table are not named".to_owned(),
@@ -158,8 +163,40 @@ impl Rotation<'_> {
             }
         };
         Ok(match tried.await {
-            Ok(key) => Taken::done(json!({"key": key})),
+            Ok(key) => {
+                let is_there = there.iter().any(|entry| entry.name == KMS_KEY);
+                Taken::done(json!({"key": key, KMS_KEY: is_there}))
+            }
             Err(problem) => Taken::Failed(format!("the new KMS key: {problem}")),
+        })
+    }
+
+    /// Why the control plane keeps the name of the KMS key, though the rotation turns back; `None` when it may go.
+    pub(super) async fn keeps_kms_key(&self) -> Result<Option<Taken>, RotationError> {
+        let looked = self.steps.iter().find(|step| step.action == Action::Check(Check::KmsOnApp));
+        let looked = match looked {
+            Some(step) => self.recorded(step.name, Event::Succeeded).await?,
+            None => None,
+        };
+        if looked.is_some_and(|record| detail_of(&record)[KMS_KEY] == json!(true)) {
+            return Ok(Some(Taken::done(json!({"note": format!("{KMS_KEY} was there before, and stays")}))));
+        }
+        let (table, keys) = self.tools.estate.keyed_table()?;
+        let counted = async {
+            let target = table.target().await?;
+            let store = Arc::clone(&table.store);
+            let job = rekey::prepare(store, target, keys, table.options.clone(), Intent::Look).await?;
+            rekey::census(&Arc::new(job)).await
+        };
+        Ok(match counted.await.map(|census| census.current + census.wrapped) {
+            Ok(0) => None,
+            Ok(new) => Some(Taken::Failed(format!(
+                "{new} values are under the new key already, and without {KMS_KEY} the control plane can't read them: take \
+                 them back first, reseal run --format v1 --old {} --new {}",
+                keys.new,
+                keys.old.first().map_or_else(|| "KEY".to_owned(), ToString::to_string),
+            ))),
+            Err(error) => Some(of_rekey(&error)),
         })
     }
 

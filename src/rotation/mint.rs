@@ -56,6 +56,10 @@ impl Rotation<'_> {
     pub(super) async fn recover(&self, name: IssuerName, step: &str) -> Result<Taken, RotationError> {
         let issuer = self.tools.estate.issuer(name, &self.pair, self.tools.manner.patience).await?;
         let minted = self.mint_name(step);
+        // The password that the other role has is no sign of a reset: it has had one all along.
+        if name == IssuerName::NeonOtherRole {
+            return Ok(Taken::NotDone("whether the interrupted reset was done can't be seen".to_owned()));
+        }
         // One look that shows nothing proves nothing.
         let looked = self.tools.manner.patience.until(async || {
             Ok::<_, ProviderError>(match issuer.recover(&minted, self.pair.old_value()).await? {
@@ -166,6 +170,17 @@ impl Rotation<'_> {
                 }
                 other => other,
             });
+        }
+        // It was interrupted, and a list may lag behind what it made.
+        let name = self.mint_name(step);
+        let looked = self.tools.manner.patience.until(async || {
+            Ok::<_, ProviderError>(match issuer.recover(&name, self.pair.old_value()).await? {
+                Recovered::Strays(_) => Some(()),
+                Recovered::Value(_) | Recovered::Nothing => None,
+            })
+        });
+        if let Err(error) = looked.await {
+            return Ok(Taken::of_look(&error));
         }
         self.sweep_all(issuer.as_ref(), step).await
     }

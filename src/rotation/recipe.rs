@@ -144,12 +144,23 @@ impl Step {
             Action::Revoke(_)
             | Action::AwaitWindow(_)
             | Action::Remove(_)
-            | Action::InPlace(InPlace::Retire)
+            | Action::InPlace(InPlace::Run | InPlace::Retire)
             | Action::Reprovision(Reprovision::Run)
             | Action::TenantRows
             | Action::TenantMachines => Undo::Never,
             _ => Undo::Nothing,
         }
+    }
+
+    /// Whether it changes many things one after another, so that it may be done in part when it stops.
+    pub fn does_many(&self) -> bool {
+        matches!(
+            self.action,
+            Action::InPlace(InPlace::Run)
+                | Action::Reprovision(Reprovision::Run)
+                | Action::TenantRows
+                | Action::TenantMachines
+        )
     }
 }
 

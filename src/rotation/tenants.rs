@@ -8,20 +8,15 @@ use super::{
     Rotation, RotationError,
     estate::{Estate, Table},
     in_place::run,
-    outcome::{Taken, Wait},
+    outcome::Taken,
 };
 use crate::{
+    envelope::Cell,
     providers::fly::{DeployError, Environment},
-    rekey::{Kind, Options, SharedUrl},
-    secret::SecretText,
+    rekey::{Edit, Edited, Kind, Options, SharedUrl},
+    secret::{Plaintext, SecretText},
     store::StoreError,
 };
-
-/// Where the table says what a tenant's machine is.
-const MACHINE_COLUMNS: [&str; 2] = ["fly_app", "fly_machine_id"];
-
-/// What a tenant's machine calls the URL.
-const VARIABLE: &str = "REDIS_URL";
 
 /// Machines that are read from the table at once.
 const PAGE: u32 = 500;
@@ -66,7 +61,8 @@ impl<'a> MachinePages<'a> {
         if self.ended {
             return Ok(None);
         }
-        let page = self.table.store.pairs(&self.target, MACHINE_COLUMNS, self.after.as_ref(), PAGE).await?;
+        let [app, machine] = &self.table.machine_columns;
+        let page = self.table.store.pairs(&self.target, [app, machine], self.after.as_ref(), PAGE).await?;
         self.ended = page.len() < PAGE as usize;
         self.after = page.last().cloned();
         Ok(Some(page))
@@ -76,27 +72,31 @@ impl<'a> MachinePages<'a> {
 impl Rotation<'_> {
     /// Every row that holds the old URL holds the new one afterwards.
     pub(super) async fn tenant_rows(&self) -> Result<Taken, RotationError> {
-        let table = self.tools.estate.table()?;
-        let Some(keys) = &table.keys else {
-            return Ok(Taken::Waits(Wait::for_(
-                "the keys of the tenants' table: --old KEY --new KEY, the same where the table is under one",
-            )));
-        };
-        let Some(old) = self.pair.old_value() else {
-            return Ok(Taken::Failed("the old URL is not known".to_owned()));
-        };
-        let edit = match SharedUrl::new(Self::copied(old), Self::copied(self.new_value()?)) {
+        let (table, keys) = self.tools.estate.keyed_table()?;
+        let edit = match self.shared_url()? {
             Ok(edit) => edit,
-            Err(error) => return Ok(Taken::Failed(error.to_string())),
+            Err(why) => return Ok(Taken::Failed(why)),
         };
         let options = Options { kind: Kind::Rewrite(Arc::new(edit)), ..table.options.clone() };
         Ok(run(table, keys, options).await)
     }
 
-    /// Every tenant's machine that has the old URL has the new one afterwards. One that has it already is passed over.
+    /// From the old server to the new one, for rows and machines alike: each tenant may have a path of its own there.
+    fn shared_url(&self) -> Result<Result<SharedUrl, String>, RotationError> {
+        let Some(old) = self.pair.old_value() else { return Ok(Err("the old URL is not known".to_owned())) };
+        let edit = SharedUrl::new(Self::copied(old), Self::copied(self.new_value()?));
+        Ok(edit.map_err(|error| error.to_string()))
+    }
+
+    /// Every tenant's machine that has the old server's URL has the new one's afterwards. One that has it already is passed
+    /// over, and one that is at another server.
     pub(super) async fn tenant_machines(&self) -> Result<Taken, RotationError> {
         let (table, fly) = (self.tools.estate.table()?, &self.tools.estate.fly()?.fly);
-        let new = self.new_value()?;
+        let shared = match self.shared_url()? {
+            Ok(shared) => shared,
+            Err(why) => return Ok(Taken::Failed(why)),
+        };
+        let edit = |url: &str| edited(&shared, url);
         let (mut changed, mut gone) = (0_u64, 0_u64);
         let mut pages = MachinePages::of(table).await?;
         while let Some(page) = pages.next().await? {
@@ -105,10 +105,10 @@ impl Rotation<'_> {
                     fly: fly.clone(),
                     app,
                     machine,
-                    variable: VARIABLE.to_owned(),
+                    variable: table.redis_variable.clone(),
                     patience: self.tools.manner.patience,
                 };
-                match environment.set(new, self.pair.old_value()).await {
+                match environment.edit(&edit).await {
                     Ok(true) => changed += 1,
                     Ok(false) => {}
                     Err(DeployError::Provider(error)) if error.is_missing() => gone += 1,
@@ -123,5 +123,14 @@ impl Rotation<'_> {
     /// The same value as `text`, for a call that wants its own.
     pub(super) fn copied(text: &SecretText) -> SecretText {
         SecretText::new(text.expose().to_owned())
+    }
+}
+
+/// What becomes of a URL outside of any table; `None` where it stays.
+fn edited(edit: &SharedUrl, url: &str) -> Option<SecretText> {
+    let (cell, mut out) = (Cell { table: "", column: "", row: "" }, Plaintext::new());
+    match edit.edit(cell, &Plaintext::from(url.as_bytes().to_vec()), &mut out) {
+        Edited::Changed => Some(SecretText::new(std::str::from_utf8(out.expose()).ok()?.to_owned())),
+        Edited::Same => None,
     }
 }

@@ -4,10 +4,13 @@ use serde_json::json;
 
 use super::{
     Rotation, RotationError,
+    engine::detail_of,
+    in_place::KMS_KEY,
     outcome::Taken,
     recipe::{Action, InPlace, LocationName, Rollout, Step, Undo},
+    state::Event,
 };
-use crate::providers::Life;
+use crate::providers::{Life, Observed, ProviderError};
 
 impl Rotation<'_> {
     pub(super) async fn undo(&self, at: usize) -> Result<Taken, RotationError> {
@@ -43,29 +46,84 @@ impl Rotation<'_> {
         {
             return Ok(Taken::Failed("the old value is dead: writing it back would help nobody".to_owned()));
         }
-        if let Err(error) = self.tools.estate.location(name)?.write(old).await {
+        let location = self.tools.estate.location(name)?;
+        let standing = match self.standing(name, step).await? {
+            Ok(standing) => standing,
+            Err(error) => return Ok(Taken::of_look(&error)),
+        };
+        // Not twice: each write has to be deployed, and others may have done that by now.
+        if standing.is_there
+            && let Err(error) = location.write(old).await
+        {
             return Ok(Taken::of_change(&error));
         }
-        self.redeploy(name, step).await
+        if standing.is_out { self.redeploy(name, step).await } else { Ok(restored(name)) }
     }
 
-    /// Removes what was written beside the secret.
+    /// How far what the step wrote has come.
+    async fn standing(
+        &self,
+        name: LocationName,
+        step: &str,
+    ) -> Result<Result<Standing, ProviderError>, RotationError> {
+        let written = self.recorded(step, Event::Succeeded).await?.map(|record| detail_of(&record));
+        let written = written.as_ref().and_then(|detail| detail["digest"].as_str());
+        let seen = match self.tools.estate.location(name)?.observe().await {
+            Ok(Observed::Written { digest, .. }) => digest,
+            Ok(Observed::Absent) => None,
+            Err(error) => return Ok(Err(error)),
+        };
+        let is_there = written.is_none_or(|written| seen.as_deref().is_none_or(|seen| seen == written));
+        let deploy = self.steps.iter().find(|step| step.action == Action::Deploy);
+        let is_deployed = match deploy {
+            Some(step) => self.recorded(step.name, Event::Succeeded).await?.is_some(),
+            None => false,
+        };
+        let LocationName::Fly(variable) = name else {
+            return Ok(Ok(Standing { is_there, is_out: false }));
+        };
+        if is_deployed || !is_there || self.rollout() == Rollout::Deploy {
+            return Ok(Ok(Standing { is_there, is_out: true }));
+        }
+        let fly = self.tools.estate.fly()?;
+        let unseen = fly.fly.is_unseen(&fly.app, variable).await;
+        Ok(unseen.map(|unseen| Standing { is_there, is_out: !unseen }))
+    }
+
+    /// Removes what was written beside the secret, if nothing needs it.
     async fn take_away(&self, name: LocationName, step: &str) -> Result<Taken, RotationError> {
+        if let LocationName::Fly(KMS_KEY) = name
+            && let Some(kept) = self.keeps_kms_key().await?
+        {
+            return Ok(kept);
+        }
         if let Err(error) = self.tools.estate.location(name)?.remove().await {
             return Ok(Taken::of_change(&error));
         }
         self.redeploy(name, step).await
     }
 
-    /// Machines may have started with what was taken back: they start once more.
+    /// Machines may have started with what was taken back: they start once more, or the next deploy of others is waited
+    /// for. Until then what they have must go on working.
     async fn redeploy(&self, name: LocationName, step: &str) -> Result<Taken, RotationError> {
-        match name {
-            LocationName::Fly(_) if self.rollout() == Rollout::Deploy => {
+        match (name, self.rollout()) {
+            (LocationName::Fly(_), Rollout::Deploy) => {
                 self.deploy_as(&format!("{}-undo-{step}", self.id())).await
             }
-            LocationName::Fly(_) | LocationName::GitHub(_) => {
-                Ok(Taken::done(json!({"location": name.as_str(), "restored": true})))
-            }
+            (LocationName::Fly(_), Rollout::Stage) => self.await_deploy().await,
+            (LocationName::GitHub(_), _) => Ok(restored(name)),
         }
     }
+}
+
+/// How far what a step wrote has come.
+struct Standing {
+    /// Whether its location still holds it, as far as can be seen.
+    is_there: bool,
+    /// Whether machines may have started with it.
+    is_out: bool,
+}
+
+fn restored(name: LocationName) -> Taken {
+    Taken::done(json!({"location": name.as_str(), "restored": true}))
 }

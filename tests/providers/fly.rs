@@ -273,12 +273,12 @@ async fn a_variable_of_one_machine_is_set_where_it_has_the_old_value() {
         variable: "REDIS_URL".to_owned(),
         patience: PATIENCE,
     };
-    let (new, old, other) = (secret("new"), secret("old"), secret("other"));
-    assert!(!of("m1").set(&new, Some(&other)).await.unwrap());
-    assert!(!of("m2").set(&new, None).await.unwrap(), "it has none");
+    let from = |old: &'static str| move |value: &str| (value == old).then(|| secret("new"));
+    assert!(!of("m1").edit(&from("other")).await.unwrap());
+    assert!(!of("m2").edit(&|_: &str| Some(secret("new"))).await.unwrap(), "it has none");
     assert_eq!(stand_in.restarts(APP, "m1"), 0);
-    assert!(of("m1").set(&new, Some(&old)).await.unwrap());
-    assert!(!of("m1").set(&new, Some(&old)).await.unwrap());
+    assert!(of("m1").edit(&from("old")).await.unwrap());
+    assert!(!of("m1").edit(&from("old")).await.unwrap());
     assert_eq!((stand_in.restarts(APP, "m1"), stand_in.restarts(APP, "m2")), (1, 0));
     assert_eq!(stand_in.environment(APP)[0]["REDIS_URL"], "new");
     assert_eq!(stand_in.environment(APP)[0]["PORT"], "8080");

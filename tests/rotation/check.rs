@@ -53,7 +53,7 @@ async fn nothing_is_off_where_nothing_happened_and_nothing_is_ever_called_right(
     let world = World::start(FLY).await;
     assert_eq!(off(&world, FLY, None).await, []);
     assert_eq!(places(&look(&world).await, FLY), ["unreadable", "unreadable"]);
-    assert_eq!(rotate(&world, FLY, None).await, Ending::Done { confirmed: true });
+    assert_eq!(rotate(&world, FLY, None).await, Ending::Done { confirmed: Some(true) });
     assert_eq!(off(&world, FLY, None).await, []);
     assert_eq!(places(&look(&world).await, FLY), ["unreadable", "unreadable"]);
 }
@@ -120,7 +120,7 @@ async fn after_an_incident_everything_is_off_until_it_was_replaced() {
     let not_replaced = not_replaced.iter().filter(|finding| finding.kind == FindingKind::NotReplaced);
     let secrets: Vec<_> = not_replaced.map(|finding| finding.secret).collect();
     assert_eq!(secrets, SecretName::ALL[..8], "all but the address, and what rotates itself");
-    assert_eq!(rotate(&world, RESEND, Some(false)).await, Ending::Done { confirmed: true });
+    assert_eq!(rotate(&world, RESEND, Some(false)).await, Ending::Done { confirmed: Some(true) });
     assert_eq!(off(&world, RESEND, Some(before)).await, []);
     let after = world.store.now_ms().await.unwrap() + 1;
     assert_eq!(off(&world, RESEND, Some(after)).await[0].kind, FindingKind::NotReplaced);
@@ -230,6 +230,8 @@ async fn tenants_that_hold_the_control_planes_key_are_a_second_location() {
         },
         keys: None,
         options: Options::default(),
+        machine_columns: ["fly_app", "fly_machine_id"].map(str::to_owned),
+        redis_variable: "REDIS_URL".to_owned(),
     });
     let shared = async |world: &World| {
         let sight = look(world).await;

@@ -48,7 +48,7 @@ async fn travel(dies: Option<(&'static str, Moment)>) -> World {
             let mut rotation = Rotation::resume(world.tools(&plain), &row).await.unwrap();
             rotation.advance().await.unwrap()
         }
-        (ending, _) => ending.unwrap_or(Ending::Done { confirmed: true }),
+        (ending, _) => ending.unwrap_or(Ending::Done { confirmed: Some(true) }),
     };
     assert!(matches!(ending, Ending::Done { .. }), "{dies:?}: {ending:?}");
     world

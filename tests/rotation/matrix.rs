@@ -91,7 +91,7 @@ async fn travel(secret: SecretName, name: &'static str, blow: Option<(&'static s
         world.time_passes(secret, name, &before).await;
         let Some(row) = open_rotation(world.store.as_ref(), Some(secret)).await.unwrap() else {
             // It died after its last record.
-            ending = Some(Ending::Done { confirmed: true });
+            ending = Some(Ending::Done { confirmed: Some(true) });
             break;
         };
         let mut rotation = Rotation::resume(world.tools(&plain), &row).await.unwrap();
@@ -149,7 +149,7 @@ fn hook(
 
 impl World {
     /// What a person and the providers have ready.
-    async fn prepare(&self, secret: SecretName, strategy: &str) {
+    pub(super) async fn prepare(&self, secret: SecretName, strategy: &str) {
         if secret == SecretName::DatabaseUrl && strategy == "alternate" {
             let neon = &self.estate.neon.as_ref().unwrap().neon;
             neon.create_role(PROJECT, BRANCH, &self.role.replace("_a", "_b"), PATIENCE).await.unwrap();
@@ -274,7 +274,7 @@ async fn judge(world: &World, secret: SecretName, name: &str, before: &Before, e
     assert_eq!(tenants.is_empty(), secret != SecretName::TenantRedisUrl, "{of}: tenants");
     match ending {
         Ending::Done { confirmed } => {
-            assert!(confirmed, "{of}: the death of the old one was not confirmed");
+            assert_ne!(*confirmed, Some(false), "{of}: the death of the old one was not confirmed");
             assert_ne!(now, before.old, "{of}: nothing changed");
             let dies = secret != SecretName::ResendFromEmail;
             assert_eq!(world.is_live(secret, &before.old[0]), !dies, "{of}: the old one");

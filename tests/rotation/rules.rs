@@ -68,7 +68,7 @@ async fn fly_comes_before_github_and_runs_that_hold_the_old_token_end_first() {
     });
     let manner = manner(hook);
     let ending = go(world.tools(&manner), SECRET, "two-tokens", at_once()).await.unwrap();
-    assert_eq!(ending, Ending::Done { confirmed: true });
+    assert_eq!(ending, Ending::Done { confirmed: Some(true) });
     for (step, machines, workflow, old_lives, runs) in order.lock().unwrap().iter() {
         assert!(*machines || !*workflow, "{step}: GitHub was first");
         assert!(*old_lives || (*machines && *workflow), "{step}: revoked before both were written");
@@ -102,7 +102,7 @@ async fn a_staged_value_waits_for_the_next_deploy() {
     assert!(world.is_live(SECRET, &old[0]), "the old one was revoked too early");
     assert!(matches!(go_on(world.tools(&plain), SECRET).await, Ending::Parked(_)), "nobody has deployed");
     world.fly.set(APP, "UNRELATED", "a release");
-    assert_eq!(go_on(world.tools(&plain), SECRET).await, Ending::Done { confirmed: true });
+    assert_eq!(go_on(world.tools(&plain), SECRET).await, Ending::Done { confirmed: Some(true) });
     assert!(!world.is_live(SECRET, &old[0]));
 }
 
@@ -174,7 +174,7 @@ async fn without_an_id_nothing_begins_and_without_a_value_the_end_is_not_confirm
 
     world.adopt(SECRET, id, None).await;
     let ending = go(world.tools(&plain), SECRET, "two-keys", at_once()).await.unwrap();
-    assert_eq!(ending, Ending::Done { confirmed: false });
+    assert_eq!(ending, Ending::Done { confirmed: Some(false) });
     assert!(!world.is_live(SECRET, &value));
 }
 
@@ -197,7 +197,7 @@ async fn without_the_old_value_a_failure_after_a_write_parks() {
     drop(rotation);
     world.bury().await;
     world.control_plane.down(false);
-    assert_eq!(go_on(world.tools(&patient), SECRET).await, Ending::Done { confirmed: false });
+    assert_eq!(go_on(world.tools(&patient), SECRET).await, Ending::Done { confirmed: Some(false) });
 }
 
 #[tokio::test]
@@ -254,7 +254,7 @@ async fn two_operators_do_not_work_on_one_rotation() {
     let mut second = Rotation::resume(world.tools(&plain), &row).await.unwrap();
     assert!(matches!(first.advance().await, Err(RotationError::Fenced { .. })));
     assert_eq!(world.resend.vendor.seen().len(), 0);
-    assert_eq!(second.advance().await.unwrap(), Ending::Done { confirmed: true });
+    assert_eq!(second.advance().await.unwrap(), Ending::Done { confirmed: Some(true) });
 }
 
 #[tokio::test]
@@ -362,7 +362,7 @@ async fn an_emergency_revokes_first() {
     let manner = manner(hook);
     let asked = Asked { emergency: true, ..at_once() };
     let ending = go(world.tools(&manner), SECRET, "two-tokens", asked).await.unwrap();
-    assert_eq!(ending, Ending::Done { confirmed: true });
+    assert_eq!(ending, Ending::Done { confirmed: Some(true) });
     assert_eq!(dead.lock().unwrap()[..2], ["revoke", "mint"], "dead before another was minted");
     assert!(first.lock().unwrap().is_some());
 }
@@ -374,7 +374,7 @@ async fn a_deploy_by_others_between_read_and_write_is_kept() {
     world.fly.deploy_after_looks(2);
     let plain = manner(Hook::default());
     let ending = go(world.tools(&plain), SECRET, "two-keys", at_once()).await.unwrap();
-    assert_eq!(ending, Ending::Done { confirmed: true });
+    assert_eq!(ending, Ending::Done { confirmed: Some(true) });
     let images: Vec<_> =
         ["e82d", "e82e"].map(|id| world.fly.config(APP, id)["image"].as_str().unwrap().to_owned()).into();
     assert!(images.iter().any(|image| image.contains("ci-")), "what CI deployed was reverted: {images:?}");
@@ -387,7 +387,7 @@ async fn no_value_is_in_the_journal_in_clear() {
         let mut values = world.in_use(secret);
         let plain = manner(Hook::default());
         let ending = go(world.tools(&plain), secret, name, at_once()).await.unwrap();
-        assert_eq!(ending, Ending::Done { confirmed: true });
+        assert_eq!(ending, Ending::Done { confirmed: Some(true) });
         values.extend(world.in_use(secret));
         values.extend(world.fly.values());
         values.push(world.neon.token().to_owned());

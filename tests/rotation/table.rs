@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use reseal::{
     envelope::{Format, v1::StaticCipher},
     keyring::ClearText,
-    rekey::{DataKeyScope, KeyChoice, Options},
+    rekey::{self, DataKeyScope, Intent, KeyChoice, Options, Outcome, Status, stop_signal},
     rotation::Table,
     secret::{Plaintext, StaticKey},
     store::{Store, TargetName, sqlite::Sqlite},
@@ -88,8 +88,38 @@ impl Rows {
             key_column: "org_id".to_owned(),
             columns: vec!["database_url_encrypted".to_owned(), "redis_url_encrypted".to_owned()],
         };
-        let table = Table { store: Arc::new(store), name, keys: Some(keys), options: Options::default() };
+        let table = Table {
+            store: Arc::new(store),
+            name,
+            keys: Some(keys),
+            options: Options::default(),
+            machine_columns: ["fly_app", "fly_machine_id"].map(str::to_owned),
+            redis_variable: "REDIS_URL".to_owned(),
+        };
         Self { table, file, cipher }
+    }
+
+    /// Re-keys every value, to the new key or back to the old one.
+    pub(crate) async fn rekey(&self, back: bool) {
+        let keys = self.table.keys.clone().expect("keys");
+        let keys = match back {
+            true => KeyChoice { old: vec![keys.new], new: keys.old[0].clone(), format: Format::V1, ..keys },
+            false => keys,
+        };
+        let store = Arc::clone(&self.table.store);
+        let target = store.inspect(&self.table.name).await.unwrap().target.unwrap();
+        let job = rekey::prepare(store, target, &keys, Options::default(), Intent::Run).await.unwrap();
+        let status = tokio::sync::watch::channel(Status::default()).0;
+        let report = rekey::run(job, stop_signal().1, status).await.unwrap();
+        assert_eq!(report.outcome, Outcome::Complete);
+    }
+
+    /// Puts a Redis URL that no key opens into a row.
+    pub(crate) async fn poison(&self, org: &str) {
+        let mut conn = connect(&self.file).await;
+        let update = "UPDATE org_instances SET redis_url_encrypted = zeroblob(60) WHERE org_id = ?";
+        sqlx::query(update).bind(org).execute(&mut conn).await.unwrap();
+        conn.close().await.unwrap();
     }
 
     /// Every Redis URL that opens under the static key, by row.

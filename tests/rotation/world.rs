@@ -188,7 +188,7 @@ impl World {
             _ => return None,
         };
         let shared = self.fly.secret(APP, "TENANT_REDIS_URL").unwrap();
-        self.fly.configure(TENANTS, "7a01", "REDIS_URL", &shared);
+        self.fly.configure(TENANTS, "7a01", "REDIS_URL", &format!("{shared}/7"));
         Some(Rows::make(self.folder.path(), &shared, "7a01", new.as_deref()).await)
     }
 

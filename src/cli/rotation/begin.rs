@@ -6,7 +6,7 @@ use reseal::{
     rekey::plan::NotADigest,
     rotation::{
         Asked, Rotation, RotationError, SecretName, open_rotation,
-        recipe::{Recipe, Rollout, Step, Strategy},
+        recipe::{Action, Recipe, Rollout, Step, Strategy},
         steps,
     },
 };
@@ -153,7 +153,7 @@ async fn agree(
         show(recipe, strategy, asked, steps);
     }
     if asked.emergency {
-        return agree_to_outage(call, recipe).await;
+        return agree_to_outage(call, recipe, steps).await;
     }
     if is_told {
         return Ok(());
@@ -169,16 +169,13 @@ async fn agree(
 }
 
 /// The name typed back, or given with the command where nobody can type.
-async fn agree_to_outage(call: &Call, recipe: &Recipe) -> Result<(), Fault> {
+async fn agree_to_outage(call: &Call, recipe: &Recipe, steps: &[Step]) -> Result<(), Fault> {
     let secret: SecretName = recipe.secret;
-    stdio::note(format_args!(
-        "{}",
-        stdio::wrapped(
-            &format!("The old {secret} is revoked before the new one is in place. {}", recipe.blast_radius),
-            0
-        )
-        .trim_end()
-    ));
+    let what = match steps.iter().any(|step| matches!(step.action, Action::Revoke(_))) {
+        true => format!("The old {secret} is revoked before the new one is in place."),
+        false => format!("The steps for {secret} are the same in an emergency."),
+    };
+    stdio::note(format_args!("{}", stdio::wrapped(&format!("{what} {}", recipe.blast_radius), 0).trim_end()));
     let confirmed = match call.args.get_one::<String>("confirm") {
         Some(name) => name == secret.as_str(),
         None if terminal::is_there() => {

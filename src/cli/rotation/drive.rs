@@ -111,8 +111,11 @@ impl Told<'_> {
         let (secret, id) = (self.secret, self.rotation.id());
         let (exit, outcome, mut human, hints) = match ending {
             Ending::Done { confirmed } => {
-                let (exit, outcome) =
-                    if *confirmed { (Exit::Done, "done") } else { (Exit::Attention, "unconfirmed") };
+                let (exit, outcome) = if *confirmed == Some(false) {
+                    (Exit::Attention, "unconfirmed")
+                } else {
+                    (Exit::Done, "done")
+                };
                 let mut human = format!("{secret} is rotated. Rotation {id}, {}.\n", self.strategy);
                 human += &stdio::wrapped(self.old_one(*confirmed), 2);
                 if let Some(watch) = self.recipe().watch {
@@ -150,10 +153,10 @@ impl Told<'_> {
     }
 
     /// What became of the old credential.
-    fn old_one(&self, confirmed: bool) -> &'static str {
+    fn old_one(&self, confirmed: Option<bool>) -> &'static str {
         let has = |is: fn(&Action) -> bool| self.rotation.steps().iter().any(|step| is(&step.action));
         match () {
-            () if !confirmed => {
+            () if confirmed == Some(false) => {
                 "the old one: its end was accepted, and is not confirmed, since its value is not known"
             }
             () if has(|action| matches!(action, Action::AwaitDeath(_))) => "the old one: seen to be refused",

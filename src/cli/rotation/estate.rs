@@ -164,7 +164,15 @@ pub(in crate::cli) async fn table(call: &Call, journal: &Journal) -> Result<Opti
         connect::open(call, database, CONNECTIONS).await?
     };
     let keys = call.settings.value("new").map(|_| meant::keys(call)).transpose()?;
-    Ok(Some(Table { store, name: meant::target_name(call), keys, options: meant::options(call)? }))
+    Ok(Some(Table {
+        store,
+        name: meant::target_name(call),
+        keys,
+        options: meant::options(call)?,
+        machine_columns: ["tenants-app-column", "tenants-machine-column"]
+            .map(|name| text(call, name).to_owned()),
+        redis_variable: text(call, "tenants-redis-variable").to_owned(),
+    }))
 }
 
 /// Whether a journal at `journal` is lost with the role or the database of `url`.

@@ -99,6 +99,10 @@ impl Change for Mark<'_> {
     }
 }
 
+fn moment(text: &Option<String>) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text.as_deref()?, &Rfc3339).ok()
+}
+
 impl Fly {
     /// The names of the secrets of `app` that were set after one of its machines was last updated or started: a deploy
     /// brings these too.
@@ -106,7 +110,6 @@ impl Fly {
     /// # Errors
     /// See [`ProviderError`].
     pub async fn staged(&self, app: &str) -> Result<Vec<String>, ProviderError> {
-        let moment = |text: &Option<String>| OffsetDateTime::parse(text.as_deref()?, &Rfc3339).ok();
         let machines = self.machines(app).await?;
         let oldest = machines.iter().filter(|machine| machine.serves()).map(|m| moment(&m.updated_at)).min();
         let is_newer = |set: Option<OffsetDateTime>| match (set, oldest.flatten()) {
@@ -116,5 +119,20 @@ impl Fly {
         };
         let entries = self.secrets(app).await?.into_iter();
         Ok(entries.filter(|entry| is_newer(moment(&entry.updated_at))).map(|entry| entry.name).collect())
+    }
+
+    /// Whether none of the machines of `app` was updated or started after its secret `name` was set, so that none has it;
+    /// what can't be told counts as seen.
+    ///
+    /// # Errors
+    /// See [`ProviderError`].
+    pub async fn is_unseen(&self, app: &str, name: &str) -> Result<bool, ProviderError> {
+        let entries = self.secrets(app).await?;
+        let set = entries.iter().find(|entry| entry.name == name).and_then(|entry| moment(&entry.updated_at));
+        let machines = self.machines(app).await?;
+        Ok(machines.iter().all(|machine| match (set, moment(&machine.updated_at)) {
+            (Some(set), Some(updated)) => set > updated,
+            _ => false,
+        }))
     }
 }

@@ -1,6 +1,6 @@
 //! A variable in the environment of one machine's own configuration.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{
     DeployError, Fly, Machine,
@@ -24,16 +24,19 @@ pub struct Environment {
 }
 
 impl Environment {
-    /// Sets the variable to `new`, if it has the value `old`, or any where no `old` is given, and has the machine start
-    /// with it; whether it had to. A machine without the variable stays without it.
+    /// Sets the variable to what `edit` makes of its value, and has the machine start with that; whether it had to. A
+    /// value of which `edit` makes nothing stays, and a machine without the variable stays without it.
     ///
     /// # Errors
     /// [`DeployError`].
     ///
     /// # Crash safety
-    /// One call changes the machine. Set again, one that has the value is left alone.
-    pub async fn set(&self, new: &SecretText, old: Option<&SecretText>) -> Result<bool, DeployError> {
-        let change = Variable { name: &self.variable, new, old };
+    /// One call changes the machine. An `edit` that makes nothing of what it made leaves a machine alone the second time.
+    pub async fn edit(
+        &self,
+        edit: &(dyn Fn(&str) -> Option<SecretText> + Sync),
+    ) -> Result<bool, DeployError> {
+        let change = Variable { name: &self.variable, edit };
         if change.is_done(&self.fly.machine(&self.app, &self.machine).await?) {
             return Ok(false);
         }
@@ -46,19 +49,24 @@ impl Environment {
 
 struct Variable<'a> {
     name: &'a str,
-    new: &'a SecretText,
-    old: Option<&'a SecretText>,
+    edit: &'a (dyn Fn(&str) -> Option<SecretText> + Sync),
+}
+
+impl Variable<'_> {
+    fn edited(&self, config: &Map<String, Value>) -> Option<SecretText> {
+        let value = config.get("env").and_then(|env| env.get(self.name)).and_then(Value::as_str);
+        value.and_then(self.edit)
+    }
 }
 
 impl Change for Variable<'_> {
     fn is_done(&self, machine: &Machine) -> bool {
-        let value = machine.config.get("env").and_then(|env| env.get(self.name)).and_then(Value::as_str);
-        let is_other = |old: &SecretText| value != Some(old.expose());
-        value.is_none() || value == Some(self.new.expose()) || self.old.is_some_and(is_other)
+        machine.config.as_object().is_none_or(|config| self.edited(config).is_none())
     }
 
     fn apply(&self, config: &mut Map<String, Value>) {
-        let environment = config.entry("env").or_insert_with(|| json!({}));
-        environment[self.name] = self.new.expose().into();
+        if let Some(new) = self.edited(config) {
+            config["env"][self.name] = new.expose().into();
+        }
     }
 }

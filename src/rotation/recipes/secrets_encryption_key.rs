@@ -3,6 +3,7 @@
 use super::{DEPLOY, HEALTH, contacts};
 use crate::rotation::{
     SecretName,
+    in_place::KMS_KEY,
     recipe::{
         Action, Authority, Check, Exercise, InPlace, LocationName, Overlap, Recipe, Reprovision, Rollout,
         Step, Strategy,
@@ -57,7 +58,7 @@ const PAUSE: Step = Step {
 /// The switch to the KMS.
 const WRITE: Step = Step {
     name: "write-fly",
-    action: Action::Write(LocationName::Fly("KMS_KEY_ARN")),
+    action: Action::Write(LocationName::Fly(KMS_KEY)),
     text: "Set KMS_KEY_ARN beside the old key. Nothing restarts yet.",
     calls: "POST /v1/apps/{app}/secrets",
     by: Authority::FlyToken,

@@ -112,6 +112,12 @@ fn emergency(recipe: &Recipe, strategy: &Strategy) -> String {
     } else {
         format!(" Down for about {}: {}", about(seconds), recipe.blast_radius)
     };
+    let renews = strategy.steps.iter().any(|step| step.action == Action::Reprovision(Reprovision::Run));
+    if renews {
+        return format!(
+            "\nWith `--emergency` each tenant's old credentials die before it has new ones.{outage}\n"
+        );
+    }
     match (is_reordered, recipe.rollout) {
         (true, _) => format!(
             "\nWith `--emergency` the old value is revoked first, before it is known that the new one works.{outage}\n"

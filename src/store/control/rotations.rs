@@ -48,8 +48,9 @@ pub trait Rotations {
         credential: &Credential,
     ) -> Result<bool, StoreError>;
 
-    /// Puts a credential that no rotation brought in the place of the current one.
-    async fn adopt_credential(&self, credential: &Credential) -> Result<(), StoreError>;
+    /// Puts a credential that no rotation brought in the place of the current one; `false` while a rotation of its secret
+    /// is open, and then nothing was written.
+    async fn adopt_credential(&self, credential: &Credential) -> Result<bool, StoreError>;
 
     /// Now, by the database's clock, in Unix milliseconds.
     async fn now_ms(&self) -> Result<i64, StoreError>;
@@ -110,7 +111,7 @@ macro_rules! rotations {
                 writing!(self, add_found_credential, lease, credential)
             }
 
-            async fn adopt_credential(&self, credential: &Credential) -> Result<(), StoreError> {
+            async fn adopt_credential(&self, credential: &Credential) -> Result<bool, StoreError> {
                 writing!(self, adopt_credential, credential)
             }
 
@@ -256,7 +257,16 @@ macro_rules! rotations {
             Ok(true)
         }
 
-        async fn adopt_credential(conn: &mut Connection, credential: &Credential) -> Result<(), StoreError> {
+        async fn adopt_credential(conn: &mut Connection, credential: &Credential) -> Result<bool, StoreError> {
+            // Whoever opens a rotation locks the audit log too.
+            lock_audit(conn).await?;
+            let open = query("SELECT 1 FROM reseal_rotations WHERE secret = $1 AND ended_at IS NULL")
+                .bind(credential.secret.clone())
+                .fetch_optional(&mut *conn)
+                .await?;
+            if open.is_some() {
+                return Ok(false);
+            }
             query(concat!(
                 "UPDATE reseal_credentials SET state = 'replaced', sealed = NULL, ended_at = ", now!(),
                 " WHERE secret = $1 AND state = 'current'"
@@ -271,7 +281,7 @@ macro_rules! rotations {
             });
             let subject = &credential.credential_id;
             audit(conn, &AuditEvent { action: "credential-adopted", subject, detail }).await?;
-            Ok(())
+            Ok(true)
         }
 
         async fn rotation_records(
