@@ -96,10 +96,16 @@ impl Rotation<'_> {
             })),
             Err(RetireError::Obstacles(obstacles)) => {
                 let texts: Vec<_> = obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect();
-                Taken::Waits(Wait::for_(format!(
-                    "what stands in the way of retiring the old key: {}",
-                    texts.join("; ")
-                )))
+                let texts = texts.join("; ");
+                let wait = Wait::for_(format!("what stands in the way of retiring the old key: {texts}"));
+                let waivers: Option<Vec<_>> = obstacles
+                    .iter()
+                    .map(|obstacle| Some(format!("--accept-unverified {}", obstacle.waiver.as_ref()?)))
+                    .collect();
+                Taken::Waits(match waivers {
+                    Some(waivers) => wait.with(waivers.join(" ")),
+                    None => wait,
+                })
             }
             Err(RetireError::Rekey(error)) => return Err(error),
         })

@@ -65,7 +65,7 @@ pub(in crate::cli) async fn begin(call: &Call) -> Result<Answer, Fault> {
         return Ok(automatic(call, recipe));
     }
     let strategy = strategy(call, recipe)?;
-    let asked = Asked { accept_unverified: accepted(call), ..asked(call) };
+    let asked = Asked { accept_unverified: accepted(call)?, ..asked(call) };
     require_plan(call)?;
     let steps = steps(strategy, &asked);
     let mut signals = Signals::install()?;

@@ -38,7 +38,7 @@ pub(super) fn abort_command() -> Command {
 }
 
 pub(in crate::cli) async fn resume(call: &Call) -> Result<Answer, Fault> {
-    let added = Added { deploy: call.args.get_flag("deploy"), accept_unverified: accepted(call) };
+    let added = Added { deploy: call.args.get_flag("deploy"), accept_unverified: accepted(call)? };
     go_on(call, Way::On(added)).await
 }
 

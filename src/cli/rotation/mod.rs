@@ -3,7 +3,7 @@
 //! A [`Session`] is what a rotation works with here: the journal, the vault that seals it, what the settings reach, and the
 //! person who types. All but `status` take the rotation's lease, and give it back however they end.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use clap::{Arg, ArgAction, Command, value_parser};
 use reseal::{
@@ -106,8 +106,29 @@ fn secret(call: &Call) -> Result<Option<SecretName>, Fault> {
 }
 
 /// The names that may pass without a check.
-fn accepted(call: &Call) -> std::collections::BTreeSet<String> {
-    call.args.get_many::<String>("accept-unverified").into_iter().flatten().cloned().collect()
+fn accepted(call: &Call) -> Result<BTreeSet<String>, Fault> {
+    let given = call.args.get_many::<String>("accept-unverified").into_iter().flatten();
+    given.map(|name| if is_known(name) { Ok(name.clone()) } else { Err(unknown_name()) }).collect()
+}
+
+/// Whether it is the name of a step, of a secret, or of what a retirement can be waived.
+fn is_known(name: &str) -> bool {
+    let recipes = SecretName::ALL.into_iter().map(SecretName::recipe);
+    let mut steps = recipes.flat_map(|recipe| recipe.strategies).flat_map(|strategy| strategy.steps);
+    steps.any(|step| step.name == name) || name.parse::<SecretName>().is_ok() || is_waiver(name)
+}
+
+/// As `reseal retire --help` has them, with the name of a table before them or without.
+fn is_waiver(name: &str) -> bool {
+    let whole = |kind: &&str| name == *kind || name.ends_with(&format!(":{kind}"));
+    let of_thing = |kind: &&str| name.starts_with(*kind) || name.contains(&format!(":{kind}"));
+    ["fence", "holders"].iter().any(whole) || ["quarantine:", "column:", "standby:"].iter().any(of_thing)
+}
+
+fn unknown_name() -> Fault {
+    // What was typed may be a secret, and would be recorded.
+    Fault::usage("--accept-unverified: what was given is the name of nothing that could be checked")
+        .hint("the name is in what the rotation waits for: reseal rotate status")
 }
 
 /// The store of the journal, with reseal's own tables in it.

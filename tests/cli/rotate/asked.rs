@@ -70,3 +70,17 @@ fn a_value_comes_through_standard_input() {
     assert_eq!(output.status.code(), Some(1), "it was read, and found to be another account's");
     assert!(String::from_utf8(output.stdout).unwrap().contains("another Stripe account"));
 }
+
+/// What is accepted is recorded, and what was pasted may be a secret.
+#[test]
+fn only_what_has_a_check_can_be_accepted_without_one() {
+    let desk = Desk::new();
+    for line in [["rotate", "RESEND_API_KEY", "--yes"].as_slice(), &["rotate", "resume"]] {
+        let typed = [line, &["--accept-unverified", "re_a-key-that-was-pasted"]].concat();
+        let refused = desk.type_(&typed).exits(2);
+        assert!(refused.err.contains("the name of nothing that could be checked"), "{}", refused.err);
+        assert!(!refused.err.contains("re_a-key"), "{}", refused.err);
+    }
+    let status = desk.type_(&["rotate", "status", "--output", "json"]);
+    assert!(!status.out.contains("re_a-key"), "{}", status.out);
+}
