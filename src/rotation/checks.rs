@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::{
-    Rotation, RotationError, estate,
+    Rotation, RotationError,
+    estate::{self, NeonProject},
     outcome::Taken,
     recipe::{Check, IssuerName},
 };
@@ -24,25 +25,17 @@ impl Rotation<'_> {
             Check::OldIsKnown(issuer) => self.old_is_known(issuer).await,
             Check::OldEndpoint => self.old_is_known(IssuerName::StripeEndpoints).await,
             Check::Workflow => self.workflow_exists().await,
-            Check::PasswordsCanBeRead => {
-                let neon = estate.neon()?;
-                Ok(Taken::of_answer(neon.neon.stores_passwords(&neon.project).await, |stores| {
-                    unless(
-                        stores,
-                        "the project does not store passwords: a reset whose reply is lost could not be read",
-                    )
-                }))
-            }
+            Check::PasswordsCanBeRead => self.passwords_can_be_read().await,
             Check::JournalIsElsewhere => Ok(unless(
                 !estate.journal_in_database,
                 "the journal is in the database whose password changes: name another place with --state-url \
                  sqlite://FILE",
             )),
             Check::OtherRole => self.other_role().await,
-            Check::OldUrlIsKnown => Ok(unless(
-                self.pair.old_value().is_some(),
-                format!("the old {0} is not known: reseal rotate adopt {0}", self.recipe.secret),
-            )),
+            Check::OldUrlIsKnown => Ok(match self.pair.old_value() {
+                Some(_) => Taken::done(json!({})),
+                None => self.old_is_unknown(),
+            }),
             Check::SendingDomain => {
                 let mailer = estate.mailer()?;
                 match &mailer.from {
@@ -60,6 +53,34 @@ impl Rotation<'_> {
             Check::KmsOnApp => self.kms_on_app().await,
             Check::Census => self.census().await,
         }
+    }
+
+    /// The project stores passwords, and its default branch is where the old URL leads: the reset is made there.
+    async fn passwords_can_be_read(&self) -> Result<Taken, RotationError> {
+        let NeonProject { neon, project, .. } = self.tools.estate.neon()?;
+        let Some(old) = self.pair.old_value() else { return Ok(self.old_is_unknown()) };
+        let looked = async {
+            let stores = neon.stores_passwords(project).await?;
+            let branch = neon.default_branch(project).await?;
+            let endpoints = neon.endpoints(project, &branch.id).await?;
+            Ok::<_, ProviderError>((stores, endpoints.iter().any(|endpoint| endpoint.is_of(old))))
+        };
+        Ok(Taken::of_answer(looked.await, |looked| match looked {
+            (false, _) => Taken::Failed(
+                "the project does not store passwords: a reset whose reply is lost could not be read"
+                    .to_owned(),
+            ),
+            (true, false) => Taken::Failed(format!(
+                "the old {} leads to no endpoint of the default branch of Neon project {project}, whose password would be \
+                 reset: set RESEAL_NEON_PROJECT",
+                self.recipe.secret
+            )),
+            (true, true) => Taken::done(json!({})),
+        }))
+    }
+
+    fn old_is_unknown(&self) -> Taken {
+        Taken::Failed(format!("the old {0} is not known: reseal rotate adopt {0}", self.recipe.secret))
     }
 
     /// The old credential is known by id, and is one of the live ones. What else is live is counted, and left alone.
@@ -97,11 +118,7 @@ impl Rotation<'_> {
 
     async fn other_role(&self) -> Result<Taken, RotationError> {
         let neon = self.tools.estate.neon()?;
-        let Some(old) = self.pair.old_value() else {
-            return Ok(Taken::Failed(
-                "the old DATABASE_URL is not known: reseal rotate adopt DATABASE_URL".to_owned(),
-            ));
-        };
+        let Some(old) = self.pair.old_value() else { return Ok(self.old_is_unknown()) };
         let other = match estate::DatabasePlace::of(old).and_then(|place| estate::other_role(&place.role)) {
             Ok(other) => other,
             Err(error) => return Ok(Taken::Failed(error.to_string())),

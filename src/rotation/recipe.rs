@@ -240,7 +240,7 @@ pub enum Check {
     OldIsKnown(IssuerName),
     /// The repository can be written to, and has the workflow.
     Workflow,
-    /// The provider keeps passwords, so that a lost reply can be read again.
+    /// The provider keeps passwords, so that a lost reply can be read again, and the old URL leads to where one is made.
     PasswordsCanBeRead,
     /// The journal is not behind the credential that is rotated.
     JournalIsElsewhere,

@@ -234,6 +234,20 @@ async fn a_rotation_can_be_aborted_until_its_cut_over() {
 }
 
 #[tokio::test]
+async fn a_password_is_reset_only_where_the_old_url_leads() {
+    const SECRET: SecretName = SecretName::DatabaseUrl;
+    let world = World::start(SECRET).await;
+    let elsewhere = "postgresql://molecule_a:pw@ep-of-another-project.eu-central-1.aws.neon.tech/app";
+    world.adopt(SECRET, None, Some(elsewhere)).await;
+    let plain = manner(Hook::default());
+    for name in ["reset", "alternate"] {
+        let why = rolled_back(go(world.tools(&plain), SECRET, name, at_once()).await.unwrap());
+        assert!(why.contains("leads to no endpoint of the default branch"), "{why}");
+    }
+    assert_eq!(world.neon.vendor.count("POST", "reset_password"), 0);
+}
+
+#[tokio::test]
 async fn two_operators_do_not_work_on_one_rotation() {
     const SECRET: SecretName = SecretName::ResendApiKey;
     let world = World::start(SECRET).await;

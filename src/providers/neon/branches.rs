@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use url::Url;
 
 use super::{Neon, PROVIDER};
-use crate::providers::{Patience, ProviderError};
+use crate::{
+    providers::{Patience, ProviderError},
+    secret::SecretText,
+};
 
 /// The most branches that are asked for at once.
 const PAGE: &str = "1000";
@@ -39,6 +43,16 @@ pub struct Endpoint {
     /// `read_write` or `read_only`.
     #[serde(rename = "type")]
     pub kind: String,
+}
+
+impl Endpoint {
+    /// Whether `url` leads here, through the pooler or not.
+    pub fn is_of(&self, url: &SecretText) -> bool {
+        let Ok(url) = Url::parse(url.expose()) else { return false };
+        let host = url.host_str().unwrap_or_default().replacen("-pooler.", ".", 1);
+        // A server that is no name of the provider's may have a port.
+        self.host.split(':').next().is_some_and(|one| one.eq_ignore_ascii_case(&host))
+    }
 }
 
 /// A role of a branch.

@@ -212,15 +212,9 @@ fn login(url: &SecretText) -> Option<Login> {
     (!role.is_empty() && !database.is_empty()).then_some(Login { role, database })
 }
 
-/// Whether a URL leads to one of these endpoints, through the pooler or not.
+/// Whether a URL leads to one of these endpoints.
 fn is_of(url: &SecretText, endpoints: &[Endpoint]) -> bool {
-    let Ok(url) = Url::parse(url.expose()) else { return false };
-    let host = url.host_str().unwrap_or_default().replacen("-pooler.", ".", 1);
-    // A server that is no name of the provider's may have a port.
-    let named = |endpoint: &Endpoint| {
-        endpoint.host.split(':').next().is_some_and(|one| one.eq_ignore_ascii_case(&host))
-    };
-    endpoints.iter().any(named)
+    endpoints.iter().any(|endpoint| endpoint.is_of(url))
 }
 
 /// The shared server's URL, with the path and the query that a tenant had.

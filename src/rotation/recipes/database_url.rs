@@ -18,8 +18,9 @@ const ELSEWHERE: Step = Step {
 const READABLE: Step = Step {
     name: "passwords-readable",
     action: Action::Check(Check::PasswordsCanBeRead),
-    text: "Check that the project stores passwords: a reset whose reply is lost is then read again.",
-    calls: "GET /projects/{project}/connection_uri",
+    text: "Check that the project stores passwords: a reset whose reply is lost is then read again. And that the old URL leads \
+           to its default branch, where the reset is made.",
+    calls: "GET /projects/{project}, …/branches, …/branches/{branch}/endpoints",
     by: Authority::NeonToken,
     seconds: 1,
 };
