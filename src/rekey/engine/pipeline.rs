@@ -55,7 +55,7 @@ pub(super) async fn work(worker: &Arc<Worker>, lease: Box<Lease>, lost: &mut u32
         end = commit_all(worker, &held, ready, lost) => end,
         () = keep_alive(&worker.shop, &held) => Ok(End::Lost(None)),
     };
-    drop(supplier);
+    supplier.end().await;
     for lease in held.close().await {
         worker.release(&lease).await;
     }
@@ -70,11 +70,13 @@ impl AbortOnDrop {
         Self(task)
     }
 
-    /// Ends it, and waits until it has ended.
+    /// Ends it, and waits until it has ended. If it had panicked, so does this: of a task that is gone nobody else tells.
     pub(super) async fn end(mut self) {
         self.0.abort();
-        // It was cut off, or had ended: either is what was asked for.
-        drop((&mut self.0).await);
+        let ended = (&mut self.0).await;
+        if let Some(panic) = ended.err().and_then(|ended| ended.try_into_panic().ok()) {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 
