@@ -133,7 +133,7 @@ pub trait Store:
     /// begins with `skip`.
     ///
     /// The first page with a `skip` is found in one statement that reads the whole table from end to end, so that it
-    /// is cheap to learn that hardly a row is left, or none.
+    /// is cheap to learn that hardly a row is left, or none; and so is a later one that is not soon found otherwise.
     async fn read_page(
         &self,
         target: &Target,
