@@ -199,8 +199,10 @@ pub(in crate::rekey) async fn require_right_keys(job: &Arc<Job>) -> Result<(), R
         for (column, definition) in job.target.columns.iter().enumerate() {
             let Some(stored) = page.cells.at(row, column) else { continue };
             values += 1;
-            let Some(value) = definition.encoding.decode(stored, &mut buffer) else { continue };
-            let attempt = job.opener.open(column, &key.to_string(), value, &mut plaintext).await?;
+            let attempt = match definition.encoding.decode(stored, &mut buffer) {
+                Some(value) => job.opener.open(column, &key.to_string(), value, &mut plaintext).await?,
+                None => job.opener.attempt_undecodable(stored, &mut plaintext),
+            };
             if matches!(attempt, Attempt::Opened(_)) {
                 return Ok(());
             }
