@@ -32,6 +32,7 @@ const AGAIN: Duration = Duration::from_millis(300);
 
 /// How long to wait before a sweep whose rows were all locked a moment ago.
 const LOCKED: Duration = Duration::from_secs(1);
+const MOST_LOCKED: Duration = Duration::from_secs(60);
 
 /// How often a shard may be lost in a row before a worker gives up.
 const MOST_LOST: u32 = 20;
@@ -54,7 +55,7 @@ pub(super) async fn work_through(worker: Worker) -> Result<Left, RekeyError> {
             // The order has not come here yet.
             Found::Paused => sleep(AGAIN).await,
             Found::SweepDone(run) => {
-                finish_sweep(shop, &run).await?;
+                finish_sweep(&worker, &run).await?;
                 shop.ended.notify_waiters();
             }
             Found::Busy => {
@@ -83,7 +84,8 @@ fn lease_lost() -> StoreError {
 
 /// Ends the run when its sweep found nothing left, else opens the next sweep. Any number of workers may come here
 /// at once: each step is a compare-and-swap on the run's row.
-async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
+async fn finish_sweep(worker: &Worker, run: &RunRow) -> Result<(), RekeyError> {
+    let shop = &worker.shop;
     let (job, store) = (&shop.job, shop.job.store.as_ref());
     let sweep = || store.tally(&run.run_id, Some(run.sweep));
     let sweep = job.at(Step::Tally, patiently(&shop.status, sweep)).await?;
@@ -106,9 +108,12 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
         let chased = || store.move_run(run, RunState::Chased);
         job.at(Step::MoveRun, patiently(&shop.status, chased)).await?;
     } else {
-        if sweep.deferred > 0 && sweep.rekeyed == 0 && sweep.conflicts == 0 {
+        if sweep.deferred > 0 {
             let _wait = Wait::begin(&shop.status, Waiting::LockedRows);
-            sleep(LOCKED).await;
+            shop.rest(worker.number, before_locked_rows(run.sweep)).await;
+            if shop.should_leave(worker.number) {
+                return Ok(());
+            }
         }
         let split = || split::later_sweep(job, run.row_count);
         let spans = job.at(Step::Split, patiently(&shop.status, split)).await?;
@@ -118,9 +123,26 @@ async fn finish_sweep(shop: &Workshop, run: &RunRow) -> Result<(), RekeyError> {
     Ok(())
 }
 
+/// How long to wait after this sweep: twice as long as after the one before. Each costs a look at the whole table.
+fn before_locked_rows(sweep: i64) -> Duration {
+    let doubled = u32::try_from(sweep - 1).unwrap_or(u32::MAX);
+    LOCKED.saturating_mul(2_u32.saturating_pow(doubled)).min(MOST_LOCKED)
+}
+
 /// Whether a sweep met more old-key values than the one before it had to leave behind: somebody writes them.
 async fn is_chased(shop: &Workshop, run: &RunRow, sweep: &Tally) -> Result<bool, StoreError> {
     let before = || shop.job.store.tally(&run.run_id, Some(run.sweep - 1));
     let before = shop.job.at(Step::Tally, patiently(&shop.status, before)).await?;
     Ok(sweep.rekeyed + sweep.conflicts > before.deferred)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sweeps_that_come_back_to_locked_rows_are_ever_further_apart_up_to_a_minute() {
+        let seconds = [1, 2, 3, 6, 7, 100, i64::MAX].map(|sweep| before_locked_rows(sweep).as_secs());
+        assert_eq!(seconds, [1, 2, 4, 32, 60, 60, 60]);
+    }
 }
