@@ -1,6 +1,7 @@
 //! A worker commits, batch by batch, what its supply has ready.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -249,17 +250,7 @@ async fn settle_conflicts(
     unsettled: Vec<Unsettled>,
 ) -> Result<Option<End>, RekeyError> {
     let job = &shop.job;
-    let width = resealed.page.cells.width();
-    let mut page = Page::new(width);
-    let mut cells = Vec::new();
-    for Unsettled { row, column, now } in &unsettled {
-        let here = page.keys.len();
-        page.keys.push(resealed.page.keys[*row].clone());
-        for position in 0..width {
-            page.cells.push(if position == *column { now.as_deref() } else { None });
-        }
-        cells.push((here, *column));
-    }
+    let (page, cells) = page_of(&resealed.page, unsettled);
     let mut resealer = Resealer::new(Arc::clone(job));
     let changed = job.at(Step::Reseal, resealer.reseal_only(page, &cells)).await?;
     let rows = 0..changed.page.keys.len();
@@ -283,4 +274,23 @@ async fn settle_conflicts(
         Err(error) if error.is_transient() => Ok(Some(End::Lost(Some(error)))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// These cells as a page of their own, and where they are in it. A row is in it once, however many of its cells are: an
+/// UPDATE takes only one of several new versions of a row.
+fn page_of(read: &Page, unsettled: Vec<Unsettled>) -> (Page, Vec<(usize, usize)>) {
+    let mut rows: BTreeMap<usize, BTreeMap<usize, Option<Vec<u8>>>> = BTreeMap::new();
+    for Unsettled { row, column, now } in unsettled {
+        rows.entry(row).or_default().insert(column, now);
+    }
+    let width = read.cells.width();
+    let (mut page, mut cells) = (Page::new(width), Vec::new());
+    for (here, (row, columns)) in rows.iter().enumerate() {
+        page.keys.push(read.keys[*row].clone());
+        for column in 0..width {
+            page.cells.push(columns.get(&column).and_then(Option::as_deref));
+        }
+        cells.extend(columns.keys().map(|&column| (here, column)));
+    }
+    (page, cells)
 }
