@@ -171,3 +171,14 @@ async fn another_table_under_the_same_name_is_refused() {
     assert!(matches!(refused, RekeyError::Store(StoreError::OtherTarget { .. })), "{refused}");
     assert_eq!(stage.differences(Under::Static(&[0x22; 32])).await, [""; 0]);
 }
+
+/// The server takes a longer name for its first 63 bytes. Values are bound to the table's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_the_server_cuts_off_is_the_one_that_the_table_has() {
+    let stage = Stage::new("long_name", 1).await;
+    let long = "t".repeat(70);
+    stage.execute(&format!("CREATE TABLE {long} (id int PRIMARY KEY, v bytea)")).await;
+    let target = stage.target_of(&long, "id", &["v"]).await;
+    assert_eq!((target.name.as_str(), target.table.as_str()), (&long[..63], &long[..63]));
+    assert_eq!(target, stage.target_of(&long[..63], "id", &["v"]).await);
+}
