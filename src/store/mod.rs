@@ -189,13 +189,15 @@ pub trait Store:
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
 
-    /// Swaps one quarantined cell that opens now and removes its record, or only the record when `new` is `None`.
-    /// `false` when the cell no longer holds `old`; then nothing was changed.
+    /// Swaps one quarantined cell that opens now and removes its record, or only the record when `swap` is `None`.
+    /// `false` when the cell no longer holds the old bytes, or its record is not of `sha256` any more; then nothing was
+    /// changed.
     async fn settle_quarantined(
         &self,
         target: &Target,
         key: &RowKey,
         column: usize,
+        sha256: &[u8; 32],
         swap: Option<(&[u8], &[u8])>,
     ) -> Result<bool, StoreError>;
 }

@@ -1,12 +1,16 @@
 //! Values that can't be opened stop nothing, are named with a reason, count once, and can be mended.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Arc, Mutex},
+};
 
 use reseal::{
     envelope::Format,
     keyring::ClearText,
-    rekey::{self, Intent, KeyChoice, Outcome},
+    rekey::{self, Hook, Intent, KeyChoice, Moment, Outcome, Step},
 };
+use tokio::{runtime::Handle, task::block_in_place};
 use uuid::Uuid;
 
 use super::stage::{OLD, Stage, Under};
@@ -146,4 +150,47 @@ async fn a_moved_or_changed_bound_value_is_tampered() {
     let retried = rekey::retry_quarantined(&job).await.unwrap();
     assert_eq!((retried.rekeyed, retried.quarantined), (3, 0));
     assert!(stage.verify(&stage.choice(Format::V3, &[], &new)).await.passed());
+}
+
+/// A row that is written while the first sweep goes by is left to the next, which looks into nothing that shows the new
+/// key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_stays_while_nobody_has_opened_its_cell() {
+    let mut stage = Stage::new("unvisited", 100).await;
+    let (old, keyring) = (stage.old(), stage.keyring("keyring"));
+    let new = format!("local-kms:{}", keyring.display());
+    assert_eq!(stage.run(&stage.choice(Format::V3, &[&old], &new)).await.outcome, Outcome::Complete);
+    let sealed = stage.expected.0.iter().find(|(_, holds)| matches!(holds[0], Holds::Sealed(_)));
+    let row = *sealed.unwrap().0;
+    let value = stored_value(&stage, row).await;
+    let mut tampered = value.clone();
+    *tampered.last_mut().unwrap() ^= 1;
+    store_value(&stage, row, &tampered).await;
+    let choice = stage.choice(Format::V3, &[&new], &new);
+    assert_eq!(stage.run(&choice).await.outcome, Outcome::Quarantined);
+
+    // From here on somebody touches the row at the beginning of each run.
+    let (pool, runtime, touched) = (stage.on.pool.clone(), Handle::current(), Mutex::new(HashSet::new()));
+    stage.options.hook = Hook::new(move |step, moment| {
+        if (step, moment) == (Step::ReadPage, Moment::Before) {
+            block_in_place(|| {
+                runtime.block_on(async {
+                    let run = "SELECT run_id FROM reseal_runs WHERE state = 'running'";
+                    let run: String = sqlx::query_scalar(run).fetch_one(&pool).await.unwrap();
+                    if touched.lock().unwrap().insert(run) {
+                        let touch = "UPDATE org_instances SET status = 'touched' WHERE org_id = $1";
+                        sqlx::query(touch).bind(row).execute(&pool).await.unwrap();
+                    }
+                })
+            });
+        }
+    });
+    let report = stage.run(&choice).await;
+    assert_eq!((report.outcome, report.tally.scanned), (Outcome::Quarantined, 99));
+    assert_eq!(reasons(&stage).await, BTreeMap::from([(row, "tampered".to_owned())]));
+
+    store_value(&stage, row, &value).await;
+    assert_eq!(stage.run(&choice).await.outcome, Outcome::Complete);
+    assert_eq!(stage.store.quarantine_size(TABLE).await.unwrap(), 0);
+    assert!(stage.verify(&choice).await.passed());
 }

@@ -16,7 +16,7 @@ use super::{
     workshop::Workshop,
 };
 use crate::{
-    rekey::RekeyError,
+    rekey::{RekeyError, quarantine::retry_earlier},
     store::{RunRow, RunState, StoreError, Tally},
 };
 
@@ -30,7 +30,7 @@ const BUSY: Duration = Duration::from_millis(100);
 /// How long to wait before a shard that was lost is claimed again, and before a pause that was ordered shows.
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// How long to wait before a sweep whose rows were all locked a moment ago.
+/// How long to wait before a sweep that comes back to rows which were locked a moment ago: at first, and at most.
 const LOCKED: Duration = Duration::from_secs(1);
 const MOST_LOCKED: Duration = Duration::from_secs(60);
 
@@ -100,8 +100,9 @@ async fn finish_sweep(worker: &Worker, run: &RunRow) -> Result<(), RekeyError> {
     let chased =
         if run.sweep > 1 + walks && is_chased(shop, run, &sweep).await? { run.chased + 1 } else { 0 };
     if clean {
-        let close = || store.close_quarantine(run);
-        let held = job.at(Step::CloseQuarantine, patiently(&shop.status, close)).await?;
+        retry_earlier(job, run, &shop.status).await?;
+        let held = || store.quarantine_size(&run.target);
+        let held = job.at(Step::CloseQuarantine, patiently(&shop.status, held)).await?;
         let state = if held == 0 { RunState::Complete } else { RunState::Quarantined };
         job.at(Step::MoveRun, patiently(&shop.status, || store.move_run(run, state))).await?;
     } else if chased >= MOST_CHASED {

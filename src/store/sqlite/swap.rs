@@ -224,6 +224,7 @@ pub(super) async fn settle_quarantined(
     target: &Target,
     key: &RowKey,
     column: usize,
+    sha256: &[u8; 32],
     swap: Option<(&[u8], &[u8])>,
 ) -> Result<bool, StoreError> {
     if let Some((old, new)) = swap {
@@ -248,7 +249,6 @@ pub(super) async fn settle_quarantined(
             return Ok(false);
         }
     }
-    control::remove_from_quarantine(conn, &target.name, &key.to_string(), &target.columns[column].name)
-        .await?;
-    Ok(true)
+    let column = &target.columns[column].name;
+    control::remove_from_quarantine(conn, &target.name, &key.to_string(), column, sha256).await
 }
