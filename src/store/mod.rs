@@ -1,4 +1,5 @@
-//! The database: all SQL, and nothing else. A store knows tables, rows and bytes; it knows no key and no format.
+//! The database: all SQL, and nothing else. A store knows tables, rows and bytes, and a value's first bytes at most: it
+//! opens none, and the keys that pass through it are sealed.
 //!
 //! [`Store`] is implemented for Postgres ([`postgres::Postgres`], production) and SQLite ([`sqlite::Sqlite`], the
 //! embedded default). Both keep reseal's own tables (`migrations/`) in the database that holds the values, because

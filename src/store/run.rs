@@ -1,6 +1,7 @@
 //! What a store keeps of a run: its row, its shards and their leases, its counters, its quarantine.
 
 use std::{
+    fmt,
     ops::{AddAssign, Range},
     str::FromStr,
 };
@@ -176,7 +177,7 @@ pub struct RunRow {
     pub run_id: String,
     /// The target's logical name.
     pub target: String,
-    /// JSON that names format and keys; a store only compares it.
+    /// JSON that names format and keys: recorded with the run, which is refused where one of them was retired.
     pub keys: String,
     /// Where the run stands.
     pub state: RunState,
@@ -302,7 +303,6 @@ pub enum Committed {
 }
 
 /// A cell that somebody else changed first. It was counted as a conflict and as deferred.
-#[derive(Debug)]
 pub struct Unsettled {
     /// Its row, as an index into [`Batch::keys`].
     pub row: usize,
@@ -310,6 +310,13 @@ pub struct Unsettled {
     pub column: usize,
     /// What it holds now, read as a page is read; see [`Cells::at`].
     pub now: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.now.as_ref().map(Vec::len);
+        write!(f, "Unsettled(row {}, column {}, bytes {bytes:?})", self.row, self.column)
+    }
 }
 
 /// A cell in quarantine. Never its plaintext, nor its ciphertext.
