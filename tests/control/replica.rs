@@ -92,11 +92,9 @@ async fn a_receiver_of_the_log_holds_nothing_back() {
     let receives = "SELECT count(*) FROM pg_stat_replication WHERE write_lsn IS NOT NULL";
     let enough = Duration::from_secs(20);
     assert_eq!(within(enough, &pool, receives, |receivers| receivers == 1).await, Ok(()));
-    let slowly = ["--batch", "10", "--max-rows-per-second", "100", "--max-replica-lag", "1s"];
-    let running = Running::start(&operator, &slowly);
+    let running = Running::start(&operator, &["--max-replica-lag", "1s"]);
     let over = "SELECT count(*) FROM reseal_runs WHERE finished_at IS NOT NULL";
     assert_eq!(within(enough, &pool, over, |runs| runs == 1).await, Ok(()));
     let done = running.said();
     assert_eq!(done.code, 0, "{}{}", done.out, done.err);
-    assert!(done.err.contains("no replica is connected"), "{}", done.err);
 }
