@@ -284,8 +284,19 @@ pub struct Batch<'a> {
     /// Cells that could not be opened. In a later sweep a record that is there already, of the same run and the
     /// same bytes, is only touched and not counted again.
     pub quarantined: &'a [Quarantined],
+    /// Bytes of a value that is read again, where somebody changed it: see
+    /// [`PageLimits::value`](super::PageLimits::value).
+    pub max_value: usize,
     /// The shard's next checkpoint.
     pub checkpoint: Checkpoint<'a>,
+}
+
+impl Batch<'_> {
+    /// How long a value of these rows may be to be read again; those that were opened or sealed may.
+    pub(super) fn readable(&self, rows: &[usize]) -> usize {
+        let cells = rows.iter().flat_map(|&row| self.old.row(row).chain(self.new.row(row)));
+        cells.flatten().map(<[u8]>::len).fold(self.max_value, usize::max)
+    }
 }
 
 /// How a commit ended.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use reseal::{
@@ -13,7 +16,7 @@ use reseal::{
 use tokio::{runtime::Handle, task::block_in_place};
 use uuid::Uuid;
 
-use super::stage::{OLD, Stage, Under};
+use super::stage::{Database, OLD, Stage, Under};
 use crate::support::{
     oracle::{self, Cell, Key},
     tenants::{COLUMNS, Holds, TABLE},
@@ -193,4 +196,41 @@ async fn a_record_stays_while_nobody_has_opened_its_cell() {
     assert_eq!(stage.run(&choice).await.outcome, Outcome::Complete);
     assert_eq!(stage.store.quarantine_size(TABLE).await.unwrap(), 0);
     assert!(stage.verify(&choice).await.passed());
+}
+
+/// A value that is too large to be read is so too when somebody writes it between our read and our batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_that_is_written_under_a_batch_is_not_read() {
+    let set = "UPDATE org_instances SET database_url_encrypted = $1 WHERE org_id = $2";
+    let stage = Stage::new("large_late", 100).await;
+    let (pool, runtime) = (stage.on.pool.clone(), Handle::current());
+    let write = move |row: Uuid, value: Vec<u8>| {
+        block_in_place(|| runtime.block_on(sqlx::query(set).bind(value).bind(row).execute(&pool))).unwrap();
+    };
+    large_value_on(stage, write).await;
+    let stage = Stage::on_sqlite(100).await;
+    let (pool, runtime) = (stage.on.pool.clone(), Handle::current());
+    let write = move |row: Uuid, value: Vec<u8>| {
+        let update = sqlx::query(set).bind(value).bind(row.to_string());
+        block_in_place(|| runtime.block_on(update.execute(&pool))).unwrap();
+    };
+    large_value_on(stage, write).await;
+}
+
+async fn large_value_on<D: Database>(
+    mut stage: Stage<D>,
+    write: impl Fn(Uuid, Vec<u8>) + Send + Sync + 'static,
+) {
+    let row = *stage.expected.0.keys().next().unwrap();
+    let written = AtomicBool::new(false);
+    stage.options.max_value = 4096;
+    stage.options.hook = Hook::new(move |step, moment| {
+        if (step, moment) == (Step::Commit, Moment::Before) && !written.swap(true, Ordering::Relaxed) {
+            write(row, oracle::seal_v1(&OLD, None, "x".repeat(5000).as_bytes()));
+        }
+    });
+    let (old, new) = (stage.old(), stage.static_key("new", &OTHER));
+    let report = stage.run(&stage.choice(Format::V1, &[&old], &new)).await;
+    assert_eq!((report.outcome, report.tally.quarantined), (Outcome::Quarantined, 1));
+    assert_eq!(stage.store.quarantine(TABLE, None, 100).await.unwrap()[0].reason, "too-large");
 }

@@ -90,8 +90,16 @@ async fn commit_one(
     let tally = Tally { scanned: 1, rekeyed: 1, total: 1, ..Tally::default() };
     let keys = std::slice::from_ref(key);
     let checkpoint = Checkpoint { cursor: Some(key), done: false, tally };
-    let batch =
-        Batch { keys, rowids: &[], old: &before, new: &after, rows: 0..1, quarantined: &[], checkpoint };
+    let batch = Batch {
+        keys,
+        rowids: &[],
+        max_value: 1 << 20,
+        old: &before,
+        new: &after,
+        rows: 0..1,
+        quarantined: &[],
+        checkpoint,
+    };
     store.commit(target, lease, batch).await.unwrap()
 }
 

@@ -20,7 +20,16 @@ fn without_rows<'a>(
     quarantined: &'a [Quarantined],
     checkpoint: Checkpoint<'a>,
 ) -> Batch<'a> {
-    Batch { keys: &[], rowids: &[], old: none, new: none, rows: 0..0, quarantined, checkpoint }
+    Batch {
+        keys: &[],
+        rowids: &[],
+        max_value: 1 << 20,
+        old: none,
+        new: none,
+        rows: 0..0,
+        quarantined,
+        checkpoint,
+    }
 }
 
 #[tokio::test]

@@ -202,6 +202,7 @@ async fn commit_chunk(
     let batch = Batch {
         keys: &page.keys,
         rowids: &page.rowids,
+        max_value: shop.job.options.max_value,
         old: &page.cells,
         new: &resealed.new,
         quarantined: &resealed.quarantined(&chunk),
@@ -232,6 +233,7 @@ async fn defer_row(
     let batch = Batch {
         keys: &page.keys,
         rowids: &page.rowids,
+        max_value: shop.job.options.max_value,
         old: &page.cells,
         new: &resealed.new,
         quarantined: &[],
@@ -260,6 +262,7 @@ async fn settle_conflicts(
     let batch = Batch {
         keys: &changed.page.keys,
         rowids: &[],
+        max_value: job.options.max_value,
         old: &changed.page.cells,
         new: &changed.new,
         quarantined: &changed.quarantined(&rows),
