@@ -15,7 +15,7 @@ use reseal::{
     rekey::{self, Hook, Intent, Moment, Outcome, Step, Stop},
     secret::Plaintext,
 };
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, PgPool, Row};
 use tokio::{runtime::Handle, sync::watch};
 use uuid::Uuid;
 
@@ -346,10 +346,9 @@ async fn whole_rows_that_are_saved_under_a_batch_are_settled_with_it() {
     assert_eq!((report.outcome, report.run.sweep), (Outcome::Complete, 2), "{tally:?}");
     assert_eq!((tally.total, tally.rekeyed), (cells, cells));
     assert_eq!((tally.conflicts, tally.deferred), (cells, 0));
-    let rows: Vec<(i64, Vec<u8>, Vec<u8>, Vec<u8>)> =
-        sqlx::query_as("SELECT id, a, b, c FROM three").fetch_all(&stage.on.pool).await.unwrap();
-    for (id, x, y, z) in rows {
-        let opened = [x, y, z].map(|value| oracle::open_v1(&[0x22; 32], &value));
+    for row in sqlx::query("SELECT a, b, c, id FROM three").fetch_all(&stage.on.pool).await.unwrap() {
+        let opened = [0, 1, 2].map(|column| oracle::open_v1(&[0x22; 32], row.get(column)));
+        let id: i64 = row.get(3);
         assert_eq!(opened, ["x", "y", "z"].map(|column| Some(format!("{column}://{id}").into_bytes())));
     }
 }
