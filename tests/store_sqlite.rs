@@ -205,6 +205,7 @@ async fn commit(
     let batch = Batch {
         keys: &page.keys,
         rowids: &page.rowids,
+        max_value: 1 << 20,
         old: &page.cells,
         new: &new,
         rows,

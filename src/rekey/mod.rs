@@ -1,7 +1,7 @@
 //! Re-keying a table in place, while it is read and written, on machines that may die at any instruction.
 //!
-//! The shape: key ranges of the table ([shards](crate::store::Lease)) are swept in batches. A batch reads a page,
-//! opens, seals and re-opens each value outside any transaction, and commits by compare-and-swap on the very bytes
+//! The shape: shares of the table ([shards](crate::store::Lease)), which are stretches of its file in a first sweep and
+//! ranges of its keys in a later one, are swept in batches. A batch reads a page, opens, seals and re-opens each value outside any transaction, and commits by compare-and-swap on the very bytes
 //! that were opened, together with its checkpoint. Sweeps follow each other until one finds nothing left; a
 //! [`verify`] then proves it on a single snapshot. `docs/protocol.md` tells why this is safe.
 

@@ -1,4 +1,5 @@
-//! The database: all SQL, and nothing else. A store knows tables, rows and bytes; it knows no key and no format.
+//! The database: all SQL, and nothing else. A store knows tables, rows and bytes, and a value's first bytes at most: it
+//! opens none, and the keys that pass through it are sealed.
 //!
 //! [`Store`] is implemented for Postgres ([`postgres::Postgres`], production) and SQLite ([`sqlite::Sqlite`], the
 //! embedded default). Both keep reseal's own tables (`migrations/`) in the database that holds the values, because
@@ -133,7 +134,7 @@ pub trait Store:
     /// begins with `skip`.
     ///
     /// The first page with a `skip` is found in one statement that reads the whole table from end to end, so that it
-    /// is cheap to learn that hardly a row is left, or none.
+    /// is cheap to learn that hardly a row is left, or none; and so is a later one that is not soon found otherwise.
     async fn read_page(
         &self,
         target: &Target,
@@ -189,13 +190,15 @@ pub trait Store:
     async fn commit(&self, target: &Target, lease: &Lease, batch: Batch<'_>)
     -> Result<Committed, StoreError>;
 
-    /// Swaps one quarantined cell that opens now and removes its record, or only the record when `new` is `None`.
-    /// `false` when the cell no longer holds `old`; then nothing was changed.
+    /// Swaps one quarantined cell that opens now and removes its record, or only the record when `swap` is `None`.
+    /// `false` when the cell no longer holds the old bytes, or its record is not of `sha256` any more; then nothing was
+    /// changed.
     async fn settle_quarantined(
         &self,
         target: &Target,
         key: &RowKey,
         column: usize,
+        sha256: &[u8; 32],
         swap: Option<(&[u8], &[u8])>,
     ) -> Result<bool, StoreError>;
 }

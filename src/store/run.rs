@@ -1,6 +1,7 @@
 //! What a store keeps of a run: its row, its shards and their leases, its counters, its quarantine.
 
 use std::{
+    fmt,
     ops::{AddAssign, Range},
     str::FromStr,
 };
@@ -176,7 +177,7 @@ pub struct RunRow {
     pub run_id: String,
     /// The target's logical name.
     pub target: String,
-    /// JSON that names format and keys; a store only compares it.
+    /// JSON that names format and keys: recorded with the run, which is refused where one of them was retired.
     pub keys: String,
     /// Where the run stands.
     pub state: RunState,
@@ -283,8 +284,19 @@ pub struct Batch<'a> {
     /// Cells that could not be opened. In a later sweep a record that is there already, of the same run and the
     /// same bytes, is only touched and not counted again.
     pub quarantined: &'a [Quarantined],
+    /// Bytes of a value that is read again, where somebody changed it: see
+    /// [`PageLimits::value`](super::PageLimits::value).
+    pub max_value: usize,
     /// The shard's next checkpoint.
     pub checkpoint: Checkpoint<'a>,
+}
+
+impl Batch<'_> {
+    /// How long a value of these rows may be to be read again; those that were opened or sealed may.
+    pub(super) fn readable(&self, rows: &[usize]) -> usize {
+        let cells = rows.iter().flat_map(|&row| self.old.row(row).chain(self.new.row(row)));
+        cells.flatten().map(<[u8]>::len).fold(self.max_value, usize::max)
+    }
 }
 
 /// How a commit ended.
@@ -302,7 +314,6 @@ pub enum Committed {
 }
 
 /// A cell that somebody else changed first. It was counted as a conflict and as deferred.
-#[derive(Debug)]
 pub struct Unsettled {
     /// Its row, as an index into [`Batch::keys`].
     pub row: usize,
@@ -310,6 +321,13 @@ pub struct Unsettled {
     pub column: usize,
     /// What it holds now, read as a page is read; see [`Cells::at`].
     pub now: Option<Vec<u8>>,
+}
+
+impl fmt::Debug for Unsettled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.now.as_ref().map(Vec::len);
+        write!(f, "Unsettled(row {}, column {}, bytes {bytes:?})", self.row, self.column)
+    }
 }
 
 /// A cell in quarantine. Never its plaintext, nor its ciphertext.

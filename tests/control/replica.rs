@@ -1,11 +1,11 @@
 //! A replica that falls behind holds the run back, which says so, and lets it go on.
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use super::{LEASED, Running, scanned, wait_until_waiting, within};
 use crate::{
     cli::operator::{Operator, with_keys},
-    support::postgres::TempPostgres,
+    support::postgres::{TempPostgres, programs},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,4 +70,31 @@ async fn a_limit_that_nothing_can_be_told_of_is_refused_and_one_without_a_replic
     for wrong in ["5", "0s", "5h", "s"] {
         operator.reseal(&with_keys(&["run"], &["--max-replica-lag", wrong])).exits(2);
     }
+}
+
+/// Whoever keeps the log and replays none of it is no replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_of_the_log_holds_nothing_back() {
+    let cluster = TempPostgres::start_with(&["fsync = off"]);
+    let database = cluster.database("control_receiver");
+    let (operator, pool) = Operator::on_database(&database, 200).await;
+    operator.reseal(&["init"]).exits(0);
+    let log = tempfile::tempdir().unwrap();
+    let receiver = Command::new(programs().join("pg_receivewal"))
+        .args(["--no-password", "--status-interval=1", "--username=postgres", "--directory"])
+        .arg(log.path())
+        .arg("--host")
+        .arg(cluster.folder())
+        .arg(format!("--port={}", cluster.port()))
+        .spawn()
+        .unwrap();
+    let _receiver = Running(Some(receiver));
+    let receives = "SELECT count(*) FROM pg_stat_replication WHERE write_lsn IS NOT NULL";
+    let enough = Duration::from_secs(20);
+    assert_eq!(within(enough, &pool, receives, |receivers| receivers == 1).await, Ok(()));
+    let running = Running::start(&operator, &["--max-replica-lag", "1s"]);
+    let over = "SELECT count(*) FROM reseal_runs WHERE finished_at IS NOT NULL";
+    assert_eq!(within(enough, &pool, over, |runs| runs == 1).await, Ok(()));
+    let done = running.said();
+    assert_eq!(done.code, 0, "{}{}", done.out, done.err);
 }

@@ -131,7 +131,9 @@ async fn a_role_without_rights_on_our_tables_is_refused_by_their_names() {
     let text = said(store.as_ref()).await;
     assert_eq!(
         text,
-        format!("refused: role {role} may not read and write reseal_quarantine, reseal_shards\n")
+        format!(
+            "refused: role {role} may not read and write reseal_shards, reseal_processes, reseal_quarantine\n"
+        )
     );
     drop(store);
     stage.execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;

@@ -12,10 +12,11 @@ use std::{
 use reseal::{
     envelope::Format,
     keyring::Sealer,
-    rekey::{Hook, Intent, Moment, Outcome, Step},
+    rekey::{self, Hook, Intent, Moment, Outcome, Step, Stop},
     secret::Plaintext,
 };
-use sqlx::{AssertSqlSafe, PgPool};
+use sqlx::{AssertSqlSafe, PgPool, Row};
+use tokio::{runtime::Handle, sync::watch};
 use uuid::Uuid;
 
 use super::stage::{OLD, Stage, Under, run_job};
@@ -262,15 +263,22 @@ async fn a_row_that_stays_locked_is_done_once_it_is_free() {
     let lock = "SELECT 1 FROM org_instances WHERE org_id = $1 FOR UPDATE";
     sqlx::query(lock).bind(locked).execute(&mut *holder).await.unwrap();
 
-    let run = tokio::spawn(run_job(stage.job(&choice, Intent::Run).await));
+    let ((stop, signal), (status, mut waiting)) = (rekey::stop_signal(), watch::channel(Default::default()));
+    let run = tokio::spawn(rekey::run(stage.job(&choice, Intent::Run).await, signal, status));
     stage.wait_for("SELECT count(*) FROM reseal_runs WHERE sweep > 1").await;
     let (_, sealed) = stage.cells();
     let rekeyed = stage.number("SELECT sum(rekeyed)::bigint FROM reseal_shards").await;
     assert!((sealed - 2..sealed).contains(&rekeyed), "all but the locked row's: {rekeyed} of {sealed}");
     // That a row is locked sweep after sweep is no chase.
-    stage.wait_for("SELECT count(*) FROM reseal_runs WHERE sweep > 4").await;
+    stage.wait_for("SELECT count(*) FROM reseal_runs WHERE sweep > 2").await;
+    let locked = |status: &rekey::Status| status.waits_for("locked-rows") > 0;
+    tokio::time::timeout(Duration::from_secs(60), waiting.wait_for(locked)).await.unwrap().unwrap();
+    // The pause before the next sweep is no reason not to stop.
+    stop.send_replace(Stop::AfterBatch);
+    let stopped = tokio::time::timeout(Duration::from_secs(2), run).await.unwrap().unwrap().unwrap();
+    assert_eq!(stopped.outcome, Outcome::Interrupted);
     holder.commit().await.unwrap();
-    let report = run.await.unwrap();
+    let report = stage.run(&choice).await;
     assert_eq!((report.outcome, report.tally.rekeyed), (Outcome::Complete, sealed));
     assert!(report.tally.sums());
     assert!(report.tally.deferred > 0);
@@ -305,4 +313,42 @@ async fn an_old_value_in_the_new_format_behind_the_cursor_is_found() {
     assert_eq!(report.tally.rekeyed, stage.cells().1 + 1);
     assert_eq!(stage.differences(Under::Wrapped(&second)).await, [""; 0]);
     assert!(stage.verify(&choice).await.passed());
+}
+
+/// A program that saves every column of a row, changed or not, between our read of it and our batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_rows_that_are_saved_under_a_batch_are_settled_with_it() {
+    const ROWS: i64 = 20;
+    let mut stage = Stage::new("saved", 1).await;
+    let sealed = |column: &str, id: i64| oracle::seal_v1(&OLD, None, format!("{column}://{id}").as_bytes());
+    stage.execute("CREATE TABLE three (id bigint PRIMARY KEY, a bytea, b bytea, c bytea)").await;
+    let save = "INSERT INTO three VALUES ($1, $2, $3, $4) \
+                ON CONFLICT (id) DO UPDATE SET a = excluded.a, b = excluded.b, c = excluded.c";
+    let save_all = move |pool: PgPool, [a, b, c]: [&'static str; 3]| async move {
+        for id in 0..ROWS {
+            let row = sqlx::query(save).bind(id).bind(sealed(a, id)).bind(sealed(b, id)).bind(sealed(c, id));
+            row.execute(&pool).await.unwrap();
+        }
+    };
+    save_all(stage.on.pool.clone(), ["a", "b", "c"]).await;
+    let (pool, runtime, saved) = (stage.on.pool.clone(), Handle::current(), AtomicBool::new(false));
+    stage.options.hook = Hook::new(move |step, moment| {
+        if (step, moment) == (Step::Commit, Moment::Before) && !saved.swap(true, Ordering::Relaxed) {
+            let save = save_all(pool.clone(), ["x", "y", "z"]);
+            tokio::task::block_in_place(|| runtime.block_on(save));
+        }
+    });
+    let (old, new) = (stage.old(), stage.static_key("new", &[0x22; 32]));
+    let choice = stage.choice(Format::V1, &[&old], &new);
+    let target = stage.target_of("three", "id", &["a", "b", "c"]).await;
+    let report = run_job(stage.job_of(target, &choice, Intent::Run).await).await;
+    let (tally, cells) = (report.tally, 3 * ROWS);
+    assert_eq!((report.outcome, report.run.sweep), (Outcome::Complete, 2), "{tally:?}");
+    assert_eq!((tally.total, tally.rekeyed), (cells, cells));
+    assert_eq!((tally.conflicts, tally.deferred), (cells, 0));
+    for row in sqlx::query("SELECT a, b, c, id FROM three").fetch_all(&stage.on.pool).await.unwrap() {
+        let opened = [0, 1, 2].map(|column| oracle::open_v1(&[0x22; 32], row.get(column)));
+        let id: i64 = row.get(3);
+        assert_eq!(opened, ["x", "y", "z"].map(|column| Some(format!("{column}://{id}").into_bytes())));
+    }
 }

@@ -8,10 +8,11 @@ use std::sync::{
 use reseal::{
     envelope::Format,
     rekey::{Hook, Moment, Outcome, Step},
+    store::{PageLimits, RowKey, Span},
 };
 use tokio::{runtime::Handle, task::block_in_place};
 
-use super::stage::{Stage, Under};
+use super::stage::{Stage, Under, connect};
 
 const NEW: [u8; 32] = [0x22; 32];
 
@@ -92,4 +93,45 @@ async fn a_file_that_is_vacuumed_under_the_walk_gives_its_rows_other_numbers_and
     assert_eq!(report.outcome, Outcome::Complete);
     assert!(report.tally.sums());
     assert_eq!(stage.differences(Under::Static(&NEW)).await, [""; 0]);
+}
+
+/// What is left of a table is found without its index where the index is the long way to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_page_that_the_index_does_not_find_in_time_is_found_in_the_table() {
+    let stage = Stage::new("sparse", 300).await;
+    // Stands for a table that is not in memory: only whoever goes by the index reads it row by row.
+    stage
+        .execute(&format!(
+            "CREATE SCHEMA slow; CREATE FUNCTION slow.octet_length(bytea) RETURNS integer LANGUAGE plpgsql AS $$ BEGIN \
+             IF current_setting('enable_seqscan') = 'off' THEN PERFORM pg_sleep(0.1); END IF; RETURN length($1); END $$; \
+             ALTER DATABASE {} SET search_path = slow, pg_catalog, public",
+            stage.on.database.name
+        ))
+        .await;
+    let store = connect(&stage.on.database.url()).await;
+    let mut rows: Vec<_> = stage.expected.0.keys().copied().collect();
+    rows.sort_unstable();
+    let target = stage.target().await;
+    let limits = PageLimits { rows: 1000, bytes: 4 << 20, value: 1 << 20 };
+    let after = RowKey::Uuid(rows[9]);
+    let page = store.read_page(&target, &Span::ALL, Some(&after), Some(&[3; 17]), limits).await.unwrap();
+    let behind: Vec<_> = rows[10..].iter().copied().map(RowKey::Uuid).collect();
+    assert_eq!((page.keys, page.last), (behind, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_told_by_its_first_bytes_whatever_a_backslash_means() {
+    let stage = Stage::new("backslash", 50).await;
+    let (old, keyring) = (stage.old(), stage.keyring("keyring"));
+    let choice = stage.choice(Format::V3, &[&old], &format!("local-kms:{}", keyring.display()));
+    assert_eq!(stage.run(&choice).await.outcome, Outcome::Complete);
+    let sql = format!("ALTER DATABASE {} SET standard_conforming_strings = off", stage.on.database.name);
+    stage.execute(&sql).await;
+    let (store, target) = (connect(&stage.on.database.url()).await, stage.target().await);
+    let key_id = store.data_keys(None).await.unwrap()[0].key_id;
+    let mark = [&[3], key_id.as_slice()].concat();
+    assert_eq!(store.count_beginning(&target, &mark).await.unwrap(), 50);
+    let limits = PageLimits { rows: 1000, bytes: 4 << 20, value: 1 << 20 };
+    let left = store.read_page(&target, &Span::ALL, None, Some(&mark), limits).await.unwrap();
+    assert!(left.keys.is_empty());
 }

@@ -1,15 +1,22 @@
 //! Values that can't be opened stop nothing, are named with a reason, count once, and can be mended.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use reseal::{
     envelope::Format,
     keyring::ClearText,
-    rekey::{self, Intent, KeyChoice, Outcome},
+    rekey::{self, Hook, Intent, KeyChoice, Moment, Outcome, Step},
 };
+use tokio::{runtime::Handle, task::block_in_place};
 use uuid::Uuid;
 
-use super::stage::{OLD, Stage, Under};
+use super::stage::{Database, OLD, Stage, Under};
 use crate::support::{
     oracle::{self, Cell, Key},
     tenants::{COLUMNS, Holds, TABLE},
@@ -146,4 +153,84 @@ async fn a_moved_or_changed_bound_value_is_tampered() {
     let retried = rekey::retry_quarantined(&job).await.unwrap();
     assert_eq!((retried.rekeyed, retried.quarantined), (3, 0));
     assert!(stage.verify(&stage.choice(Format::V3, &[], &new)).await.passed());
+}
+
+/// A row that is written while the first sweep goes by is left to the next, which looks into nothing that shows the new
+/// key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_stays_while_nobody_has_opened_its_cell() {
+    let mut stage = Stage::new("unvisited", 100).await;
+    let (old, keyring) = (stage.old(), stage.keyring("keyring"));
+    let new = format!("local-kms:{}", keyring.display());
+    assert_eq!(stage.run(&stage.choice(Format::V3, &[&old], &new)).await.outcome, Outcome::Complete);
+    let sealed = stage.expected.0.iter().find(|(_, holds)| matches!(holds[0], Holds::Sealed(_)));
+    let row = *sealed.unwrap().0;
+    let value = stored_value(&stage, row).await;
+    let mut tampered = value.clone();
+    *tampered.last_mut().unwrap() ^= 1;
+    store_value(&stage, row, &tampered).await;
+    let choice = stage.choice(Format::V3, &[&new], &new);
+    assert_eq!(stage.run(&choice).await.outcome, Outcome::Quarantined);
+
+    // From here on somebody touches the row at the beginning of each run.
+    let (pool, runtime, touched) = (stage.on.pool.clone(), Handle::current(), Mutex::new(HashSet::new()));
+    stage.options.hook = Hook::new(move |step, moment| {
+        if (step, moment) == (Step::ReadPage, Moment::Before) {
+            block_in_place(|| {
+                runtime.block_on(async {
+                    let run = "SELECT run_id FROM reseal_runs WHERE state = 'running'";
+                    let run: String = sqlx::query_scalar(run).fetch_one(&pool).await.unwrap();
+                    if touched.lock().unwrap().insert(run) {
+                        let touch = "UPDATE org_instances SET status = 'touched' WHERE org_id = $1";
+                        sqlx::query(touch).bind(row).execute(&pool).await.unwrap();
+                    }
+                })
+            });
+        }
+    });
+    let report = stage.run(&choice).await;
+    assert_eq!((report.outcome, report.tally.scanned), (Outcome::Quarantined, 99));
+    assert_eq!(reasons(&stage).await, BTreeMap::from([(row, "tampered".to_owned())]));
+
+    store_value(&stage, row, &value).await;
+    assert_eq!(stage.run(&choice).await.outcome, Outcome::Complete);
+    assert_eq!(stage.store.quarantine_size(TABLE).await.unwrap(), 0);
+    assert!(stage.verify(&choice).await.passed());
+}
+
+/// A value that is too large to be read is so too when somebody writes it between our read and our batch.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_value_that_is_written_under_a_batch_is_not_read() {
+    let set = "UPDATE org_instances SET database_url_encrypted = $1 WHERE org_id = $2";
+    let stage = Stage::new("large_late", 100).await;
+    let (pool, runtime) = (stage.on.pool.clone(), Handle::current());
+    let write = move |row: Uuid, value: Vec<u8>| {
+        block_in_place(|| runtime.block_on(sqlx::query(set).bind(value).bind(row).execute(&pool))).unwrap();
+    };
+    large_value_on(stage, write).await;
+    let stage = Stage::on_sqlite(100).await;
+    let (pool, runtime) = (stage.on.pool.clone(), Handle::current());
+    let write = move |row: Uuid, value: Vec<u8>| {
+        let update = sqlx::query(set).bind(value).bind(row.to_string());
+        block_in_place(|| runtime.block_on(update.execute(&pool))).unwrap();
+    };
+    large_value_on(stage, write).await;
+}
+
+async fn large_value_on<D: Database>(
+    mut stage: Stage<D>,
+    write: impl Fn(Uuid, Vec<u8>) + Send + Sync + 'static,
+) {
+    let row = *stage.expected.0.keys().next().unwrap();
+    let written = AtomicBool::new(false);
+    stage.options.max_value = 4096;
+    stage.options.hook = Hook::new(move |step, moment| {
+        if (step, moment) == (Step::Commit, Moment::Before) && !written.swap(true, Ordering::Relaxed) {
+            write(row, oracle::seal_v1(&OLD, None, "x".repeat(5000).as_bytes()));
+        }
+    });
+    let (old, new) = (stage.old(), stage.static_key("new", &OTHER));
+    let report = stage.run(&stage.choice(Format::V1, &[&old], &new)).await;
+    assert_eq!((report.outcome, report.tally.quarantined), (Outcome::Quarantined, 1));
+    assert_eq!(stage.store.quarantine(TABLE, None, 100).await.unwrap()[0].reason, "too-large");
 }

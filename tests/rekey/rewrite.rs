@@ -1,6 +1,6 @@
 //! Editing plaintexts on the way.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use reseal::{
     envelope::{Cell, Format},
@@ -223,4 +223,40 @@ fn a_run_from_before_there_were_edits_is_still_understood() {
     let keys: RunKeys = serde_json::from_str(stored).unwrap();
     assert_eq!(keys.kind, RunKind::Rekey);
     assert_eq!(serde_json::to_string(&keys).unwrap(), stored);
+}
+
+/// An edit with a mistake in it: one value is too much for it.
+#[derive(Debug)]
+struct Stumbles;
+
+impl Edit for Stumbles {
+    fn name(&self) -> &str {
+        "stumbles"
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
+        [8; 32]
+    }
+
+    fn edit(&self, _: Cell<'_>, plaintext: &Plaintext, _: &mut Plaintext) -> Edited {
+        assert!(plaintext.expose() != b"postgres://too/much", "what the edit did not expect");
+        Edited::Same
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_panic_over_one_value_ends_the_process_part_instead_of_being_tried_for_ever() {
+    let mut stage = Stage::new("stumbles", 300).await;
+    let row = *stage.expected.0.keys().nth(200).unwrap();
+    stage.hold(row, 0, "postgres://too/much").await;
+    let (old, new) = (stage.old(), stage.static_key("new", &[0x22; 32]));
+    stage.options.kind = Kind::Rewrite(Arc::new(Stumbles));
+    let choice = stage.choice(Format::V1, &[&old], &new);
+    let run = tokio::spawn(try_run_job(stage.job(&choice, Intent::Run).await));
+    let ended = tokio::time::timeout(Duration::from_secs(30), run).await.expect("it goes on and on");
+    assert!(ended.unwrap_err().is_panic(), "whoever runs it hears of it");
+    // The run is open, for a program without the mistake.
+    assert_eq!(stage.number("SELECT count(*) FROM reseal_runs WHERE state = 'running'").await, 1);
+    let either = [Under::Static(&OLD), Under::Static(&[0x22; 32])];
+    assert_eq!(stage.differences_under_any(&either).await, [""; 0]);
 }

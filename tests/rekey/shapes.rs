@@ -5,6 +5,7 @@ use std::sync::Arc;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reseal::{
     envelope::Format,
+    keyring::ClearText,
     rekey::{self, DataKeyScope, Intent, KeyChoice, Outcome},
     store::{PageLimits, Span},
 };
@@ -334,4 +335,27 @@ async fn large_values_come_in_pages_of_4_mib() {
     assert_eq!((report.outcome, report.tally.total), (Outcome::Complete, 60));
     assert_eq!(stage.differences(Under::Wrapped(&keyring)).await, [""; 0]);
     assert!(stage.verify(&choice).await.passed());
+}
+
+/// None of them is base64, which is no reason to take the keys for the wrong ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_column_of_urls_in_the_clear_is_sealed_when_that_is_asked_for() {
+    let stage = Stage::new("clear_text", 1).await;
+    stage
+        .execute(
+            "CREATE TABLE clear (id int PRIMARY KEY, v text); \
+             INSERT INTO clear SELECT n, 'postgres://user:word@host/' || n FROM generate_series(1, 60) n",
+        )
+        .await;
+    let (old, new) = (stage.old(), stage.static_key("new", &[0x22; 32]));
+    let choice = KeyChoice { clear_text: ClearText::Seal, ..stage.choice(Format::V1, &[&old], &new) };
+    let target = stage.target_of("clear", "id", &["v"]).await;
+    let report = run_job(stage.job_of(target, &choice, Intent::Run).await).await;
+    assert_eq!((report.outcome, report.tally.rekeyed), (Outcome::Complete, 60));
+    let stored = sqlx::query("SELECT id, v FROM clear").fetch_all(&stage.on.pool).await.unwrap();
+    for row in stored {
+        let (id, value): (i32, String) = (row.get(0), row.get(1));
+        let opened = oracle::open_v1(&[0x22; 32], &STANDARD.decode(value).unwrap()).unwrap();
+        assert_eq!(opened, format!("postgres://user:word@host/{id}").into_bytes());
+    }
 }

@@ -1,12 +1,14 @@
 //! Tables that can't be re-keyed, roles that may not, and keys that are not the table's: all refused before a write.
 
+use std::sync::Arc;
+
 use reseal::{
     envelope::Format,
-    rekey::{Intent, Outcome, RekeyError},
+    rekey::{self, Intent, Outcome, RekeyError},
     store::{Finding, Store, StoreError, TargetName},
 };
 
-use super::stage::{OLD, Stage, Under, connect, try_run_job};
+use super::stage::{Database, OLD, Stage, Under, connect, try_run_job};
 use crate::support::{postgres::TempPostgres, tenants::COLUMNS};
 
 fn name(schema: Option<&str>, table: &str, key_column: &str, columns: &[&str]) -> TargetName {
@@ -95,6 +97,18 @@ async fn what_a_role_lacks_is_named_with_the_grant_that_gives_it() {
     stage.execute(found.split_once("; ").unwrap().1).await;
     assert_eq!(refusals(store.as_ref(), &tenants).await, "");
 
+    // With just these it comes to the end of a run, and of one after it, which settles what the first had to leave.
+    let (old, keyring) = (stage.old(), stage.keyring("keyring"));
+    let mut choice = stage.choice(Format::V3, &[&old], &format!("local-kms:{}", keyring.display()));
+    let (target, cell) = (stage.target().await, *stage.expected.0.keys().next().unwrap());
+    for (value, outcome) in [(&b"short"[..], Outcome::Quarantined), (b"", Outcome::Complete)] {
+        stage.on.put(cell, 0, value.to_vec()).await;
+        let (store, options) = (Arc::clone(&store), stage.options.clone());
+        let job = rekey::prepare(store, target.clone(), &choice, options, Intent::Run).await.unwrap();
+        assert_eq!(try_run_job(job).await.unwrap().outcome, outcome);
+        choice.new_data_key = true;
+    }
+
     stage
         .execute(&format!(
             "ALTER TABLE org_instances ENABLE ROW LEVEL SECURITY; \
@@ -156,4 +170,15 @@ async fn another_table_under_the_same_name_is_refused() {
     let refused = try_run_job(stage.job(&back, Intent::Run).await).await.unwrap_err();
     assert!(matches!(refused, RekeyError::Store(StoreError::OtherTarget { .. })), "{refused}");
     assert_eq!(stage.differences(Under::Static(&[0x22; 32])).await, [""; 0]);
+}
+
+/// The server takes a longer name for its first 63 bytes. Values are bound to the table's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_the_server_cuts_off_is_the_one_that_the_table_has() {
+    let stage = Stage::new("long_name", 1).await;
+    let long = "t".repeat(70);
+    stage.execute(&format!("CREATE TABLE {long} (id int PRIMARY KEY, v bytea)")).await;
+    let target = stage.target_of(&long, "id", &["v"]).await;
+    assert_eq!((target.name.as_str(), target.table.as_str()), (&long[..63], &long[..63]));
+    assert_eq!(target, stage.target_of(&long[..63], "id", &["v"]).await);
 }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use reseal::{
     envelope::Format,
     rekey::{self, Intent, Job, KeyChoice, Outcome, RekeyError, Stop},
-    store::{Batch, Cells, Checkpoint, Claim, Committed, KeyKind, Lease, RowKey, Store, Tally, Target},
+    store::{
+        Batch, Cells, Checkpoint, Claim, Committed, KeyKind, Lease, RowKey, RunState, Store, Tally, Target,
+    },
 };
 use tokio::sync::watch;
 
@@ -88,8 +90,16 @@ async fn commit_one(
     let tally = Tally { scanned: 1, rekeyed: 1, total: 1, ..Tally::default() };
     let keys = std::slice::from_ref(key);
     let checkpoint = Checkpoint { cursor: Some(key), done: false, tally };
-    let batch =
-        Batch { keys, rowids: &[], old: &before, new: &after, rows: 0..1, quarantined: &[], checkpoint };
+    let batch = Batch {
+        keys,
+        rowids: &[],
+        max_value: 1 << 20,
+        old: &before,
+        new: &after,
+        rows: 0..1,
+        quarantined: &[],
+        checkpoint,
+    };
     store.commit(target, lease, batch).await.unwrap()
 }
 
@@ -273,4 +283,52 @@ async fn a_blocked_worker_that_lost_its_shard_is_fenced() {
     assert_eq!((here.outcome, there.outcome), (Outcome::Complete, Outcome::Complete));
     assert_eq!((here.tally.total, here.tally.rekeyed), stage.cells());
     assert_eq!(stage.differences(Under::Static(&NEW)).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_run_that_failed_nothing_is_committed_and_nothing_claimed() {
+    let mut stage = Stage::new("failed", 10).await;
+    stage.options.rows_limit = Some(0);
+    let (old, new) = (stage.old(), stage.static_key("new", &NEW));
+    let report = stage.run(&stage.choice(Format::V1, &[&old], &new)).await;
+    let (store, target) = (stage.store.as_ref(), stage.target().await);
+    let claim = async || store.claim(&report.run, "worker", KeyKind::Uuid).await.unwrap();
+    let Claim::Leased(lease) = claim().await else { panic!("the shard is free") };
+    let limits = reseal::store::PageLimits { rows: 1, bytes: 1 << 20, value: 1 << 20 };
+    let page = store.read_page(&target, &lease.span, None, None, limits).await.unwrap();
+
+    assert!(store.move_run(&report.run, RunState::Failed).await.unwrap());
+    let value = page.cells.at(0, 0).unwrap();
+    let late = commit_one(store, &target, &lease, &page.keys[0], [value, b"late"]).await;
+    assert!(matches!(late, Committed::Fenced), "{late:?}");
+    assert!(!store.renew(&lease).await.unwrap());
+    assert!(matches!(claim().await, Claim::Busy), "by the run's row as it was");
+    assert_eq!(stage.differences(Under::Static(&OLD)).await, [""; 0]);
+}
+
+/// A process waits for leave to write while another one's part ends the run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_waits_leaves_a_run_that_failed() {
+    let mut stage = Stage::new("failed_wait", 500).await;
+    stage.options.batch = 20;
+    stage.options.max_rows_per_second = Some(20);
+    let (old, new) = (stage.old(), stage.static_key("new", &NEW));
+    let choice = stage.choice(Format::V1, &[&old], &new);
+    let waits = tokio::spawn(run_job(stage.job(&choice, Intent::Run).await));
+    stage.wait_for("SELECT coalesce(sum(scanned), 0)::bigint FROM reseal_shards").await;
+    stage.execute("UPDATE reseal_runs SET rate = 1").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let run = stage.store.open_run("org_instances").await.unwrap().unwrap();
+    assert!(stage.store.move_run(&run, RunState::Failed).await.unwrap());
+    let failed = std::time::Instant::now();
+    let report = waits.await.unwrap();
+    assert!(failed.elapsed() < Duration::from_secs(5), "it does not wait for its turn first");
+    assert_eq!(report.outcome, Outcome::Failed);
+    let scanned = report.tally.scanned;
+    assert!(scanned < 500, "{scanned}");
+
+    stage.options.max_rows_per_second = None;
+    let back = stage.choice(Format::V1, &[&new], &old);
+    assert_eq!(stage.run(&back).await.outcome, Outcome::Complete);
+    assert_eq!(stage.differences(Under::Static(&OLD)).await, [""; 0]);
 }

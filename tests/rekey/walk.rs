@@ -89,7 +89,7 @@ const STAGING: [Step; 8] = [
 ];
 
 /// What a staged run, and the sweep after it, never do.
-const NEVER_STAGED: [Step; 14] = [
+const NEVER_STAGED: [Step; 13] = [
     Step::MakeDataKey,
     Step::UnwrapDataKey,
     Step::Renew,
@@ -99,7 +99,6 @@ const NEVER_STAGED: [Step; 14] = [
     Step::SettleConflicts,
     Step::DeferRow,
     Step::Release,
-    Step::ReadQuarantine,
     Step::ReadRow,
     Step::SettleQuarantined,
     Step::RaiseFence,

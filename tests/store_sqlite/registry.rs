@@ -20,7 +20,16 @@ fn without_rows<'a>(
     quarantined: &'a [Quarantined],
     checkpoint: Checkpoint<'a>,
 ) -> Batch<'a> {
-    Batch { keys: &[], rowids: &[], old: none, new: none, rows: 0..0, quarantined, checkpoint }
+    Batch {
+        keys: &[],
+        rowids: &[],
+        max_value: 1 << 20,
+        old: none,
+        new: none,
+        rows: 0..0,
+        quarantined,
+        checkpoint,
+    }
 }
 
 #[tokio::test]
@@ -129,11 +138,16 @@ async fn a_quarantined_cell_is_settled_only_while_it_holds_what_was_opened() {
         let batch = without_rows(&cells, &records, checkpoint);
         fixture.store.commit(&target, &lease, batch).await.unwrap();
 
-        let settle =
-            async |key: &RowKey, swap| fixture.store.settle_quarantined(&target, key, 0, swap).await.unwrap();
+        let settle_record = async |key: &RowKey, hash, swap| {
+            fixture.store.settle_quarantined(&target, key, 0, &[hash; 32], swap).await.unwrap()
+        };
+        let settle = async |key: &RowKey, swap| settle_record(key, 1, swap).await;
         let opened = old(0, 0);
         assert!(!settle(&keys[0], Some((b"other", b"new"))).await);
         assert!(!settle(&key(target.key_kind, 99), Some((b"other", b"new"))).await);
+        // Somebody recorded other bytes since.
+        assert!(!settle_record(&keys[0], 2, Some((&opened, b"new"))).await);
+        assert!(!settle_record(&keys[1], 2, None).await);
         assert_eq!(fixture.store.quarantine_size("t").await.unwrap(), 2);
         assert!(settle(&keys[0], Some((&opened, b"new"))).await);
         assert!(settle(&keys[1], None).await);

@@ -184,6 +184,7 @@ async fn a_value_of_a_mebibyte_is_swapped_and_one_above_the_limit_is_only_seen()
     let batch = Batch {
         keys: &page.keys,
         rowids: &page.rowids,
+        max_value: 1 << 20,
         old: &page.cells,
         new: &new,
         rows: 0..2,

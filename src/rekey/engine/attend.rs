@@ -7,10 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{
-    Step, Waiting,
+    Step, Stop, Waiting,
     directions::Directions,
     retry::patiently,
     throttle::{Courtesy, Lag},
@@ -28,6 +31,8 @@ const WINDOW: usize = 10;
 /// What is remembered from look to look.
 pub(super) struct Attendant {
     shop: Arc<Workshop>,
+    /// Ends the process's work.
+    stop: Arc<watch::Sender<Stop>>,
     run_id: String,
     process: String,
     courtesy: Courtesy,
@@ -43,12 +48,13 @@ impl Attendant {
     /// The store's.
     pub(super) async fn begin(
         shop: Arc<Workshop>,
+        stop: Arc<watch::Sender<Stop>>,
         run_id: String,
         process: String,
     ) -> Result<Self, StoreError> {
         let rows = VecDeque::from([(Instant::now(), 0)]);
         let (courtesy, lag) = (Courtesy::default(), Lag::default());
-        let mut attendant = Self { shop, run_id, process, courtesy, lag, rows, delayed: 0 };
+        let mut attendant = Self { shop, stop, run_id, process, courtesy, lag, rows, delayed: 0 };
         let status = &attendant.shop.status;
         let heartbeat = attendant.heartbeat();
         let beat = || attendant.shop.job.store.beat(&attendant.run_id, &heartbeat);
@@ -93,6 +99,10 @@ impl Attendant {
         let (job, store) = (&self.shop.job, &self.shop.job.store);
         let run = store.beat(&self.run_id, &self.heartbeat()).await?;
         let pressure = store.pressure().await?;
+        if !run.state.is_open() {
+            // Somebody ended it: who waits for leave to write must not get it.
+            self.stop.send_replace(Stop::AfterBatch);
+        }
         let mut directions = Directions::new(&job.options, &run.orders);
         self.shop.status.send_modify(|status| status.run = Some(run));
         directions.hold = self.hold(&pressure);

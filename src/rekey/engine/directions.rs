@@ -16,7 +16,7 @@ pub(super) struct Directions {
     pub(super) paused: Option<Paused>,
     /// Workers with a higher number finish their batch and end.
     pub(super) workers: usize,
-    /// Rows a batch, at most.
+    /// Rows a batch, at most; never more than a second lets through, or they would all be written at once.
     pub(super) batch: usize,
     /// Rows a second, of the whole process.
     pub(super) rate: Option<NonZero<u32>>,
@@ -28,14 +28,16 @@ impl Directions {
     /// As the options have it where nothing was ordered.
     pub(super) fn new(options: &Options, orders: &Orders) -> Self {
         let size = |order: Option<NonZero<u32>>| order.and_then(|order| usize::try_from(order.get()).ok());
+        let rate = match orders.rate {
+            Some(rate) => rate.limit(),
+            None => options.max_rows_per_second.and_then(NonZero::new),
+        };
+        let batch = size(orders.batch).unwrap_or(options.batch.max(1));
         Self {
             paused: orders.paused.clone(),
             workers: size(orders.workers).unwrap_or(options.workers.max(1)),
-            batch: size(orders.batch).unwrap_or(options.batch.max(1)),
-            rate: match orders.rate {
-                Some(rate) => rate.limit(),
-                None => options.max_rows_per_second.and_then(NonZero::new),
-            },
+            batch: size(rate).map_or(batch, |rate| batch.min(rate)),
+            rate,
             hold: None,
         }
     }
@@ -48,9 +50,9 @@ mod tests {
 
     #[test]
     fn an_order_goes_before_what_the_process_was_started_with() {
-        let options = Options { workers: 3, batch: 50, max_rows_per_second: Some(9), ..Options::default() };
+        let options = Options { workers: 3, batch: 50, max_rows_per_second: Some(90), ..Options::default() };
         let started = Directions::new(&options, &Orders::default());
-        assert_eq!((started.workers, started.batch, started.rate), (3, 50, NonZero::new(9)));
+        assert_eq!((started.workers, started.batch, started.rate), (3, 50, NonZero::new(90)));
         let orders = Orders {
             rate: Some(RowRate::Unlimited),
             batch: NonZero::new(7),
@@ -59,5 +61,13 @@ mod tests {
         };
         let ordered = Directions::new(&options, &orders);
         assert_eq!((ordered.workers, ordered.batch, ordered.rate), (1, 7, None));
+    }
+
+    #[test]
+    fn a_batch_is_no_larger_than_what_a_second_lets_through() {
+        let options = Options { batch: 1000, max_rows_per_second: Some(10), ..Options::default() };
+        assert_eq!(Directions::new(&options, &Orders::default()).batch, 10);
+        let unlimited = Orders { rate: Some(RowRate::Unlimited), ..Orders::default() };
+        assert_eq!(Directions::new(&options, &unlimited).batch, 1000);
     }
 }

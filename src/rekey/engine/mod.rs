@@ -32,6 +32,7 @@ mod workshop;
 pub use metrics::Metrics;
 pub use progress::{Status, Stop, StopSignal, stop_signal};
 pub(super) use resealer::{Pass, Resealer, count};
+pub(super) use retry::patiently;
 pub(super) use run::require_right_keys;
 pub use run::run;
 pub use steps::{Hook, Moment, Step};

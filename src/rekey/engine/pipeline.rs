@@ -1,6 +1,7 @@
 //! A worker commits, batch by batch, what its supply has ready.
 
 use std::{
+    collections::BTreeMap,
     ops::Range,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -55,7 +56,7 @@ pub(super) async fn work(worker: &Arc<Worker>, lease: Box<Lease>, lost: &mut u32
         end = commit_all(worker, &held, ready, lost) => end,
         () = keep_alive(&worker.shop, &held) => Ok(End::Lost(None)),
     };
-    drop(supplier);
+    supplier.end().await;
     for lease in held.close().await {
         worker.release(&lease).await;
     }
@@ -70,11 +71,13 @@ impl AbortOnDrop {
         Self(task)
     }
 
-    /// Ends it, and waits until it has ended.
+    /// Ends it, and waits until it has ended. If it had panicked, so does this: of a task that is gone nobody else tells.
     pub(super) async fn end(mut self) {
         self.0.abort();
-        // It was cut off, or had ended: either is what was asked for.
-        drop((&mut self.0).await);
+        let ended = (&mut self.0).await;
+        if let Some(panic) = ended.err().and_then(|ended| ended.try_into_panic().ok()) {
+            std::panic::resume_unwind(panic);
+        }
     }
 }
 
@@ -199,6 +202,7 @@ async fn commit_chunk(
     let batch = Batch {
         keys: &page.keys,
         rowids: &page.rowids,
+        max_value: shop.job.options.max_value,
         old: &page.cells,
         new: &resealed.new,
         quarantined: &resealed.quarantined(&chunk),
@@ -229,6 +233,7 @@ async fn defer_row(
     let batch = Batch {
         keys: &page.keys,
         rowids: &page.rowids,
+        max_value: shop.job.options.max_value,
         old: &page.cells,
         new: &resealed.new,
         quarantined: &[],
@@ -247,17 +252,7 @@ async fn settle_conflicts(
     unsettled: Vec<Unsettled>,
 ) -> Result<Option<End>, RekeyError> {
     let job = &shop.job;
-    let width = resealed.page.cells.width();
-    let mut page = Page::new(width);
-    let mut cells = Vec::new();
-    for Unsettled { row, column, now } in &unsettled {
-        let here = page.keys.len();
-        page.keys.push(resealed.page.keys[*row].clone());
-        for position in 0..width {
-            page.cells.push(if position == *column { now.as_deref() } else { None });
-        }
-        cells.push((here, *column));
-    }
+    let (page, cells) = page_of(&resealed.page, unsettled);
     let mut resealer = Resealer::new(Arc::clone(job));
     let changed = job.at(Step::Reseal, resealer.reseal_only(page, &cells)).await?;
     let rows = 0..changed.page.keys.len();
@@ -267,6 +262,7 @@ async fn settle_conflicts(
     let batch = Batch {
         keys: &changed.page.keys,
         rowids: &[],
+        max_value: job.options.max_value,
         old: &changed.page.cells,
         new: &changed.new,
         quarantined: &changed.quarantined(&rows),
@@ -281,4 +277,23 @@ async fn settle_conflicts(
         Err(error) if error.is_transient() => Ok(Some(End::Lost(Some(error)))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// These cells as a page of their own, and where they are in it. A row is in it once, however many of its cells are: an
+/// UPDATE takes only one of several new versions of a row.
+fn page_of(read: &Page, unsettled: Vec<Unsettled>) -> (Page, Vec<(usize, usize)>) {
+    let mut rows: BTreeMap<usize, BTreeMap<usize, Option<Vec<u8>>>> = BTreeMap::new();
+    for Unsettled { row, column, now } in unsettled {
+        rows.entry(row).or_default().insert(column, now);
+    }
+    let width = read.cells.width();
+    let (mut page, mut cells) = (Page::new(width), Vec::new());
+    for (here, (row, columns)) in rows.iter().enumerate() {
+        page.keys.push(read.keys[*row].clone());
+        for column in 0..width {
+            page.cells.push(columns.get(&column).and_then(Option::as_deref));
+        }
+        cells.extend(columns.keys().map(|&column| (here, column)));
+    }
+    (page, cells)
 }

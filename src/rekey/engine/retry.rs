@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Repeats `operation` while its error is transient, 100 ms to 5 s apart with jitter, until [`PATIENCE`] is spent. The
 /// reason shows in `status` meanwhile.
-pub(super) async fn patiently<T, F>(
+pub(in crate::rekey) async fn patiently<T, F>(
     status: &watch::Sender<Status>,
     operation: impl FnMut() -> F,
 ) -> Result<T, StoreError>

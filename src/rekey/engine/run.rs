@@ -65,7 +65,8 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
         return report(&shop, &run.run_id, started).await;
     }
     let process = process_name();
-    let attendant = Attendant::begin(Arc::clone(&shop), run.run_id.clone(), process.clone()).await?;
+    let (run_id, attended) = (run.run_id.clone(), Arc::clone(&shop));
+    let attendant = Attendant::begin(attended, Arc::clone(&own_stop), run_id, process.clone()).await?;
     let attendant = AbortOnDrop::new(tokio::spawn(attendant.attend()));
     let worker = |number| {
         let (run_id, name) = (run.run_id.clone(), format!("{process}:{number}"));
@@ -89,8 +90,17 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
 /// Closes the run, best effort: what ended it is what its operator has to see, not that this failed too.
 async fn fail(shop: &Workshop, run_id: &str) {
     let (job, store) = (&shop.job, &shop.job.store);
-    if let Ok(run) = job.at(Step::ReadRun, store.run(run_id)).await {
-        drop(job.at(Step::MoveRun, store.move_run(&run, RunState::Failed)).await);
+    while let Ok(run) = job.at(Step::ReadRun, store.run(run_id)).await {
+        if !run.state.is_open() {
+            return;
+        }
+        // It waits for batches of other processes, which are its shards' until they are committed.
+        let close = || store.move_run(&run, RunState::Failed);
+        let closed = job.at(Step::MoveRun, patiently(&shop.status, close)).await;
+        // Others go on meanwhile: they may have paused it, or opened its next sweep.
+        if !matches!(closed, Ok(false)) {
+            return;
+        }
     }
 }
 
@@ -189,8 +199,10 @@ pub(in crate::rekey) async fn require_right_keys(job: &Arc<Job>) -> Result<(), R
         for (column, definition) in job.target.columns.iter().enumerate() {
             let Some(stored) = page.cells.at(row, column) else { continue };
             values += 1;
-            let Some(value) = definition.encoding.decode(stored, &mut buffer) else { continue };
-            let attempt = job.opener.open(column, &key.to_string(), value, &mut plaintext).await?;
+            let attempt = match definition.encoding.decode(stored, &mut buffer) {
+                Some(value) => job.opener.open(column, &key.to_string(), value, &mut plaintext).await?,
+                None => job.opener.attempt_undecodable(stored, &mut plaintext),
+            };
             if matches!(attempt, Attempt::Opened(_)) {
                 return Ok(());
             }

@@ -77,7 +77,7 @@ steps! {
     Tally => "tally",
     /// The next sweep's shards are stored.
     NextSweep => "next-sweep",
-    /// The quarantine records of earlier runs are removed, and those that are left counted.
+    /// The quarantine records that are left are counted.
     CloseQuarantine => "close-quarantine",
     /// The run's state changes.
     MoveRun => "move-run",

@@ -141,6 +141,21 @@ impl Workshop {
         }
     }
 
+    /// Waits so long, or until the worker is to leave.
+    pub(super) async fn rest(&self, worker: usize, time: Duration) {
+        let (mut directions, mut stop) = (self.directions.subscribe(), self.stop.clone());
+        let told_to_leave = async {
+            while !self.should_leave(worker) {
+                tokio::select! {
+                    _ = directions.changed() => {}
+                    _ = stop.changed() => {}
+                }
+            }
+        };
+        // Either is what was waited for.
+        drop(timeout(time, told_to_leave).await);
+    }
+
     /// Waits while the run is paused and this worker is wanted.
     pub(super) async fn stand_by(&self, worker: usize) {
         let (mut directions, mut stop) = (self.directions.subscribe(), self.stop.clone());

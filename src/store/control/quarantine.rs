@@ -15,9 +15,14 @@ pub trait Quarantine {
         limit: u32,
     ) -> Result<Vec<Quarantined>, StoreError>;
 
-    /// Removes the records of earlier runs: a first sweep recorded each of their cells again that still can't be
-    /// opened. Gives how many records of the run's target are left.
-    async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError>;
+    /// The same of those that earlier runs than this one recorded, and it did not: their cells open by now, or it never
+    /// looked into them.
+    async fn quarantine_before(
+        &self,
+        run: &RunRow,
+        after: Option<(&str, &str)>,
+        limit: u32,
+    ) -> Result<Vec<Quarantined>, StoreError>;
 
     /// How many cells of `target` are in quarantine.
     async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError>;
@@ -36,11 +41,16 @@ macro_rules! quarantine {
                 after: Option<(&str, &str)>,
                 limit: u32,
             ) -> Result<Vec<Quarantined>, StoreError> {
-                reading!(self, quarantine, target, after, limit)
+                reading!(self, quarantine, target, None, after, limit)
             }
 
-            async fn close_quarantine(&self, run: &RunRow) -> Result<u64, StoreError> {
-                writing!(self, close_quarantine, run)
+            async fn quarantine_before(
+                &self,
+                run: &RunRow,
+                after: Option<(&str, &str)>,
+                limit: u32,
+            ) -> Result<Vec<Quarantined>, StoreError> {
+                reading!(self, quarantine, &run.target, Some(&run.run_id), after, limit)
             }
 
             async fn quarantine_size(&self, target: &str) -> Result<u64, StoreError> {
@@ -88,26 +98,36 @@ macro_rules! quarantine {
             Ok(lease.sweep == 1 || !known)
         }
 
+        /// Removes the record of a cell, if it is of these bytes still; `false` when somebody recorded others since.
         pub(in crate::store) async fn remove_from_quarantine(
             conn: &mut Connection,
             target: &str,
             row_key: &str,
             column: &str,
-        ) -> Result<(), StoreError> {
-            query("DELETE FROM reseal_quarantine WHERE target = $1 AND row_key = $2 AND column_name = $3")
-                .bind(target.to_owned())
-                .bind(row_key.to_owned())
-                .bind(column.to_owned())
-                .execute(&mut *conn)
-                .await?;
+            sha256: &[u8; 32],
+        ) -> Result<bool, StoreError> {
+            let removed = query(
+                "DELETE FROM reseal_quarantine \
+                 WHERE target = $1 AND row_key = $2 AND column_name = $3 AND sha256 = $4",
+            )
+            .bind(target.to_owned())
+            .bind(row_key.to_owned())
+            .bind(column.to_owned())
+            .bind(sha256.to_vec())
+            .execute(&mut *conn)
+            .await?;
+            if removed.rows_affected() == 0 {
+                return Ok(false);
+            }
             let detail = serde_json::json!({"row": row_key, "column": column});
             audit(conn, &AuditEvent { action: "quarantine-settled", subject: target, detail }).await?;
-            Ok(())
+            Ok(true)
         }
 
         pub(in crate::store) async fn quarantine(
             conn: &mut Connection,
             target: &str,
+            before: Option<&str>,
             after: Option<(&str, &str)>,
             limit: u32,
         ) -> Result<Vec<Quarantined>, StoreError> {
@@ -116,11 +136,13 @@ macro_rules! quarantine {
                 "SELECT row_key, column_name, reason, sha256, ",
                 ms_open!(), "first_seen", ms_close!(), ", ", ms_open!(), "last_seen", ms_close!(),
                 " FROM reseal_quarantine WHERE target = $1 AND ($2 IS NULL OR (row_key, column_name) > ($2, $3)) ",
-                "ORDER BY row_key, column_name LIMIT $4"
+                // Run ids sort by time.
+                "AND ($4 IS NULL OR run_id < $4) ORDER BY row_key, column_name LIMIT $5"
             ))
             .bind(target.to_owned())
             .bind(after.map(|(row_key, _)| row_key.to_owned()))
             .bind(after.map(|(_, column)| column.to_owned()))
+            .bind(before.map(str::to_owned))
             .bind(i64::from(limit))
             .fetch_all(&mut *conn)
             .await?;
@@ -139,16 +161,6 @@ macro_rules! quarantine {
                     })
                 })
                 .collect()
-        }
-
-        pub(in crate::store) async fn close_quarantine(conn: &mut Connection, run: &RunRow) -> Result<u64, StoreError> {
-            // Run ids sort by time: the records of a run that came after this one are not ours to judge.
-            query("DELETE FROM reseal_quarantine WHERE target = $1 AND run_id < $2")
-                .bind(run.target.clone())
-                .bind(run.run_id.clone())
-                .execute(&mut *conn)
-                .await?;
-            quarantine_size(conn, &run.target).await
         }
 
         async fn quarantine_by_reason(

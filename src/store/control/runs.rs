@@ -22,7 +22,8 @@ pub trait Runs {
     /// The run with this id.
     async fn run(&self, run_id: &str) -> Result<RunRow, StoreError>;
 
-    /// Moves a run from the state it was read in to `to`; `false` when it is no longer in that state and sweep.
+    /// Moves a run from the state it was read in to `to`; `false` when it is no longer in that state and sweep. Of a run
+    /// that is over no lease is good any more, whoever holds it.
     async fn move_run(&self, run: &RunRow, to: RunState) -> Result<bool, StoreError>;
 
     /// Opens the next sweep, with these shards; `false` when somebody else did.
@@ -220,6 +221,9 @@ macro_rules! runs {
             .await?;
             if moved.rows_affected() == 0 {
                 return Ok(false);
+            }
+            if !to.is_open() {
+                fence_off(conn, &run.run_id).await?;
             }
             let detail = serde_json::json!({"target": run.target, "sweep": run.sweep, "from": run.state.as_str()});
             let action = format!("run-{}", to.as_str());

@@ -8,7 +8,8 @@ use crate::store::{Claim, KeyKind, Lease, RunRow, StoreError};
 #[async_trait]
 pub trait Shards {
     /// Takes over a shard of the run's current sweep that is free or whose lease ran out. A lease that ends more than
-    /// 20 s from now was granted before the database's clock was set back, and counts as run out.
+    /// 20 s from now was granted before the database's clock was set back, and counts as run out. Of a run that does
+    /// not run any more nothing is to be had: [`Claim::Busy`].
     async fn claim(&self, run: &RunRow, worker: &str, kind: KeyKind) -> Result<Claim, StoreError>;
 
     /// Extends the lease; `false` when the shard was taken over.
@@ -42,6 +43,9 @@ macro_rules! shards {
             kind: KeyKind,
         ) -> Result<Claim, StoreError> {
             use sqlx::Row;
+            if !keep_running(conn, run).await? {
+                return Ok(Claim::Busy);
+            }
             let row = query(concat!(
                 "UPDATE reseal_shards SET fence = fence + 1, worker = $1, lease_until = ", lease_end!(),
                 " WHERE run_id = $2 AND sweep = $3 AND shard = (SELECT shard FROM reseal_shards ",
@@ -89,6 +93,30 @@ macro_rules! shards {
                 span,
                 cursor: place(4, cursor_kind)?,
             })))
+        }
+
+        /// Whether the run is running, as it then is until the transaction ends: whoever ends it comes after the claim,
+        /// and takes the shard away, or before it.
+        async fn keep_running(conn: &mut Connection, run: &RunRow) -> Result<bool, StoreError> {
+            let running = query(concat!(
+                "SELECT 1 FROM reseal_runs WHERE run_id = $1 AND state = 'running' ", for_share!()
+            ))
+            .bind(run.run_id.clone())
+            .fetch_optional(&mut *conn)
+            .await?;
+            Ok(running.is_some())
+        }
+
+        /// Takes every shard that is not done from whoever holds it: a batch that is committed later is refused.
+        pub(in crate::store) async fn fence_off(conn: &mut Connection, run_id: &str) -> Result<(), StoreError> {
+            query(
+                "UPDATE reseal_shards SET fence = fence + 1, lease_until = NULL, worker = NULL \
+                 WHERE run_id = $1 AND NOT done",
+            )
+            .bind(run_id.to_owned())
+            .execute(&mut *conn)
+            .await?;
+            Ok(())
         }
 
         pub(in crate::store) async fn renew(conn: &mut Connection, lease: &Lease) -> Result<bool, StoreError> {

@@ -47,6 +47,13 @@ pub(super) const STRETCH: &str = begin!(
     "jit = off", "max_parallel_workers_per_gather = 0"
 );
 
+/// For what is left to do behind a key, in the order of the index: soon found where much is left. Where hardly anything
+/// is, it would meet the whole table row by row, and is cut off.
+pub(super) const BEHIND: &str = begin!(
+    "READ COMMITTED READ ONLY", lock "2s", statement "10s", idle "5s", "enable_seqscan = off", "enable_sort = off",
+    "jit = off", "max_parallel_workers_per_gather = 0"
+);
+
 /// For what is left to do in a whole table, as one statement sees it: from the heap alone.
 pub(super) const LEFT: &str = begin!(
     "READ COMMITTED READ ONLY", lock "2s", statement "10min", idle "5s", "enable_indexscan = off",

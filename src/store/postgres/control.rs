@@ -37,6 +37,11 @@ macro_rules! text_cast {
         "::text"
     };
 }
+macro_rules! for_share {
+    () => {
+        "FOR SHARE"
+    };
+}
 macro_rules! skip_locked {
     () => {
         "FOR UPDATE SKIP LOCKED"

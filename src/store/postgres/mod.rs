@@ -29,6 +29,9 @@ mod tenants;
 
 pub use connect::Tls;
 
+/// The SQLSTATE of a statement that its time-out, or somebody, cut off.
+const QUERY_CANCELED: &str = "57014";
+
 /// A Postgres database.
 #[derive(Debug)]
 pub struct Postgres {
@@ -134,15 +137,23 @@ impl Store for Postgres {
         skip: Option<&[u8]>,
         limits: PageLimits,
     ) -> Result<Page, StoreError> {
-        let mut tx = match span {
-            Span::Table(_) => self.begin(begin::STRETCH).await?,
-            // How many rows are left is what no index tells.
-            Span::Keys(_) if skip.is_some() && after.is_none() => self.begin(begin::LEFT).await?,
-            Span::Keys(_) => self.begin_batch().await?,
+        let read = async |begin| {
+            let mut tx = self.begin(begin).await?;
+            let page = table::read_page(&mut tx, target, span, after, skip, limits).await?;
+            tx.commit().await?;
+            Ok(page)
         };
-        let page = table::read_page(&mut tx, target, span, after, skip, limits).await?;
-        tx.commit().await?;
-        Ok(page)
+        match (span, skip, after) {
+            (Span::Table(_), ..) => read(begin::STRETCH).await,
+            (Span::Keys(_), None, _) => read(begin::BATCH).await,
+            // How many rows are left is what no index tells.
+            (Span::Keys(_), Some(_), None) => read(begin::LEFT).await,
+            (Span::Keys(_), Some(_), Some(_)) => match read(begin::BEHIND).await {
+                // So few that the index is the long way to them.
+                Err(error) if error.code() == Some(QUERY_CANCELED) => read(begin::LEFT).await,
+                page => page,
+            },
+        }
     }
 
     async fn read_rows(
@@ -212,10 +223,11 @@ impl Store for Postgres {
         target: &Target,
         key: &RowKey,
         column: usize,
+        sha256: &[u8; 32],
         swap: Option<(&[u8], &[u8])>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin_write().await?;
-        let settled = swap::settle_quarantined(&mut tx, target, key, column, swap).await?;
+        let settled = swap::settle_quarantined(&mut tx, target, key, column, sha256, swap).await?;
         if settled {
             tx.commit().await?;
         }

@@ -23,14 +23,15 @@ const LOCK_WAITS: &str = "
           SELECT FROM pg_locks ours
           WHERE ours.pid = waiting.pid AND ours.relation = to_regclass('reseal_shards'))";
 
-/// The slowest replica. A role that may not see the details is shown the rows without them.
+/// The slowest replica. A role that may not see the details is shown the rows without them. Who has said how far it has
+/// written and never says that it has replayed anything keeps the log and is no replica: `pg_receivewal`.
 const REPLICAS: &str = "
     SELECT count(*), count(*) FILTER (WHERE state IS NULL),
            CAST(pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') AS bigint),
            CAST(min(pg_wal_lsn_diff(replay_lsn, '0/0')) AS bigint),
            CAST(extract(epoch FROM max(replay_lag)) * 1000 AS bigint)
     FROM pg_stat_replication
-    WHERE state IS DISTINCT FROM 'backup'";
+    WHERE state IS DISTINCT FROM 'backup' AND (replay_lsn IS NOT NULL OR write_lsn IS NULL)";
 
 pub(super) async fn pressure(conn: &mut PgConnection) -> Result<Pressure, StoreError> {
     let waits: i64 = query(LOCK_WAITS.to_owned()).fetch_one(&mut *conn).await?.try_get(0)?;

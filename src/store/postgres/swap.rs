@@ -7,12 +7,13 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{
     control, query, quote,
-    table::{bind_keys, key_from, table_name},
+    table::{bind_keys, key_from, select_list, table_name},
 };
 use crate::{
     envelope::Encoding,
     store::{
-        Batch, Cells, Checkpoint, Committed, KeyKind, Lease, RowKey, StoreError, Tally, Target, Unsettled,
+        Batch, Cells, Checkpoint, Committed, KeyKind, Lease, PageLimits, RowKey, StoreError, Tally, Target,
+        Unsettled,
     },
 };
 
@@ -179,14 +180,12 @@ async fn examine(
     unsettled: &mut Vec<Unsettled>,
 ) -> Result<Vec<(usize, usize)>, StoreError> {
     let mut missing: HashMap<&RowKey, usize> = rows.iter().map(|&row| (&batch.keys[row], row)).collect();
-    let columns: Vec<String> = target.columns.iter().map(|column| quote(&column.name)).collect();
-    let key = quote(&target.key_column);
-    let shown_key =
-        if target.key_kind == KeyKind::Integer { format!("CAST({key} AS bigint)") } else { key.clone() };
+    let limits = PageLimits { rows: rows.len(), bytes: usize::MAX, value: batch.readable(rows) };
     let sql = format!(
-        "SELECT {shown_key}, {} FROM {} WHERE {key} = ANY($1) FOR NO KEY UPDATE",
-        columns.join(", "),
-        table_name(target)
+        "SELECT {} FROM {} WHERE {} = ANY($1) FOR NO KEY UPDATE",
+        select_list(target, limits),
+        table_name(target),
+        quote(&target.key_column)
     );
     let again = bind_keys(query(sql), target.key_kind, rows.iter().map(|&row| &batch.keys[row]));
     let mut again = again.fetch(&mut *conn);
@@ -201,7 +200,7 @@ async fn examine(
             if now == batch.old.at(row, column) {
                 kept_cell.get_or_insert(column);
             } else if now != Some(new) {
-                changed.push((column, now.filter(|now| !now.is_empty()).map(<[u8]>::to_vec)));
+                changed.push((column, now.map(<[u8]>::to_vec)));
             }
         }
         if let Some(column) = kept_cell {
@@ -231,6 +230,7 @@ pub(super) async fn settle_quarantined(
     target: &Target,
     key: &RowKey,
     column: usize,
+    sha256: &[u8; 32],
     swap: Option<(&[u8], &[u8])>,
 ) -> Result<bool, StoreError> {
     if let Some((old, new)) = swap {
@@ -245,6 +245,8 @@ pub(super) async fn settle_quarantined(
         let batch = Batch {
             keys: &keys,
             rowids: &[],
+            // What it holds now is not asked for.
+            max_value: 0,
             old: &before,
             new: &after,
             rows: 0..1,
@@ -257,7 +259,6 @@ pub(super) async fn settle_quarantined(
             return Ok(false);
         }
     }
-    control::remove_from_quarantine(conn, &target.name, &key.to_string(), &target.columns[column].name)
-        .await?;
-    Ok(true)
+    let column = &target.columns[column].name;
+    control::remove_from_quarantine(conn, &target.name, &key.to_string(), column, sha256).await
 }

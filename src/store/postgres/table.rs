@@ -113,9 +113,9 @@ fn begins_otherwise(target: &Target, prefix: &[u8]) -> String {
         match column.encoding {
             Encoding::Bytes => {
                 format!(
-                    "(octet_length({name}) > 0 AND substring({name} FROM 1 FOR {}) <> '\\x{}')",
+                    "(octet_length({name}) > 0 AND substring({name} FROM 1 FOR {}) <> {})",
                     prefix.len(),
-                    hex::encode(prefix)
+                    bytea(&prefix)
                 )
             }
             Encoding::Base64 => {
@@ -130,6 +130,11 @@ fn begins_otherwise(target: &Target, prefix: &[u8]) -> String {
     format!("({})", conditions.collect::<Vec<_>>().join(" OR "))
 }
 
+/// `bytes` as an expression. A literal's backslash is another one where `standard_conforming_strings` is off.
+fn bytea(bytes: &[u8]) -> String {
+    format!("decode('{}', 'hex')", hex::encode(bytes))
+}
+
 /// Rows that hold a value which begins with `prefix`.
 pub(super) async fn count_beginning(
     conn: &mut PgConnection,
@@ -140,7 +145,7 @@ pub(super) async fn count_beginning(
         let (name, prefix) = (quote(&column.name), column.encoding.encode_prefix(prefix));
         match column.encoding {
             Encoding::Bytes => {
-                format!("substring({name} FROM 1 FOR {}) = '\\x{}'", prefix.len(), hex::encode(prefix))
+                format!("substring({name} FROM 1 FOR {}) = {}", prefix.len(), bytea(&prefix))
             }
             Encoding::Base64 => {
                 let text = String::from_utf8_lossy(&prefix);

@@ -31,6 +31,7 @@ use nothing as ms_open;
 use nothing as ms_close;
 use nothing as uuid_cast;
 use nothing as text_cast;
+use nothing as for_share;
 use nothing as skip_locked;
 
 control::prelude!(Sqlite, Sqlite);

@@ -247,10 +247,11 @@ impl Store for Sqlite {
         target: &Target,
         key: &RowKey,
         column: usize,
+        sha256: &[u8; 32],
         swap: Option<(&[u8], &[u8])>,
     ) -> Result<bool, StoreError> {
         let mut tx = self.begin_write().await?;
-        let settled = swap::settle_quarantined(&mut tx, target, key, column, swap).await?;
+        let settled = swap::settle_quarantined(&mut tx, target, key, column, sha256, swap).await?;
         if settled {
             tx.commit().await?;
         }

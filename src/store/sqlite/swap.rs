@@ -179,14 +179,18 @@ async fn examine(
         .iter()
         .map(|&column| format!("CAST(t.{} AS blob)", quote(&target.columns[column].name)))
         .collect();
+    let readable = batch.readable(rows);
+    let shown = cells.iter().map(|cell| {
+        format!("CASE WHEN length({cell}) BETWEEN 1 AND {readable} THEN {cell} WHEN length({cell}) > 0 THEN x'' END")
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
     let differs: Vec<String> =
         cells.iter().zip(columns).map(|(cell, column)| format!("{cell} IS NOT v.n{column}")).collect();
     let key = key_of(target);
     let sql = format!(
-        "{with}SELECT v.i, {key} IS NULL, {cells} FROM v LEFT JOIN {table} ON {same_row} \
+        "{with}SELECT v.i, {key} IS NULL, {shown} FROM v LEFT JOIN {table} ON {same_row} \
          WHERE {key} IS NULL OR {differs}",
         with = pack::with(target.key_kind, &names(columns, rowid)),
-        cells = cells.join(", "),
         table = table_as_t(target),
         same_row = same_row(target, rowid),
         differs = differs.join(" OR "),
@@ -212,7 +216,7 @@ async fn examine(
             correction.total -= 1;
             correction.conflicts += 1;
             correction.deferred += 1;
-            let now = now.filter(|now| !now.is_empty()).map(<[u8]>::to_vec);
+            let now = now.map(<[u8]>::to_vec);
             unsettled.push(Unsettled { row, column, now });
         }
     }
@@ -224,6 +228,7 @@ pub(super) async fn settle_quarantined(
     target: &Target,
     key: &RowKey,
     column: usize,
+    sha256: &[u8; 32],
     swap: Option<(&[u8], &[u8])>,
 ) -> Result<bool, StoreError> {
     if let Some((old, new)) = swap {
@@ -235,6 +240,8 @@ pub(super) async fn settle_quarantined(
         let batch = Batch {
             keys: std::slice::from_ref(key),
             rowids: &[],
+            // What it holds now is not asked for.
+            max_value: 0,
             old: &before,
             new: &after,
             rows: 0..1,
@@ -248,7 +255,6 @@ pub(super) async fn settle_quarantined(
             return Ok(false);
         }
     }
-    control::remove_from_quarantine(conn, &target.name, &key.to_string(), &target.columns[column].name)
-        .await?;
-    Ok(true)
+    let column = &target.columns[column].name;
+    control::remove_from_quarantine(conn, &target.name, &key.to_string(), column, sha256).await
 }

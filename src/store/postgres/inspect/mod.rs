@@ -14,9 +14,11 @@ use crate::{
 /// Looks at everything and reports all of it, so that an operator mends it in one go.
 pub(super) async fn inspect(conn: &mut PgConnection, name: &TargetName) -> Result<Inspection, StoreError> {
     let mut findings = Vec::new();
-    let Some((oid, schema)) = find_table(conn, name, &mut findings).await? else {
+    let Some((oid, schema, table)) = find_table(conn, name, &mut findings).await? else {
         return Ok(Inspection { target: None, findings });
     };
+    // The server cuts a name off at 63 bytes: what was typed may be longer, and values are bound to this one.
+    let name = &TargetName { table, ..name.clone() };
     let key_kind = primary_key(conn, oid, name, &mut findings).await?;
     let columns = columns(conn, oid, name, &mut findings).await?;
     let has_triggers = surroundings::triggers(conn, oid, &name.columns, &mut findings).await?;
@@ -44,7 +46,7 @@ async fn find_table(
     conn: &mut PgConnection,
     name: &TargetName,
     findings: &mut Vec<Finding>,
-) -> Result<Option<(i64, String)>, StoreError> {
+) -> Result<Option<(i64, String, String)>, StoreError> {
     let qualified = match &name.schema {
         Some(schema) => format!("{}.{}", quote(schema), quote(&name.table)),
         None => quote(&name.table),
@@ -52,7 +54,7 @@ async fn find_table(
     let sql = "SELECT c.oid::bigint, n.nspname::text, c.relkind::text, \
                EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid AND NOT c.relispartition), \
                EXISTS (SELECT FROM pg_rewrite r WHERE r.ev_class = c.oid AND r.ev_type IN ('2', '3')), \
-               row_security_active(c.oid) \
+               row_security_active(c.oid), c.relname::text \
                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
     let Some(row) = query(sql.to_owned()).bind(&qualified).fetch_optional(conn).await? else {
         findings.push(Finding::refusal(
@@ -90,7 +92,7 @@ async fn find_table(
             "connect as the table's owner, or as a role with BYPASSRLS",
         ));
     }
-    Ok(Some((row.try_get(0)?, row.try_get(1)?)))
+    Ok(Some((row.try_get(0)?, row.try_get(1)?, row.try_get(6)?)))
 }
 
 async fn primary_key(

@@ -36,6 +36,21 @@ pub(super) async fn on_target(
     Ok(())
 }
 
+/// What a run asks of reseal's own tables. Of the audit log it changes no row: whoever appends locks it, and may not
+/// without UPDATE.
+const NEEDS: [(&str, &str); 10] = [
+    ("reseal_audit", "SELECT, INSERT, UPDATE"),
+    ("reseal_data_keys", "SELECT, INSERT, UPDATE"),
+    ("reseal_fences", "SELECT"),
+    ("reseal_migrations", "SELECT"),
+    ("reseal_processes", "SELECT, INSERT, UPDATE, DELETE"),
+    ("reseal_quarantine", "SELECT, INSERT, UPDATE, DELETE"),
+    ("reseal_retirements", "SELECT"),
+    ("reseal_runs", "SELECT, INSERT, UPDATE"),
+    ("reseal_shards", "SELECT, INSERT, UPDATE"),
+    ("reseal_targets", "SELECT, INSERT"),
+];
+
 /// What the role may do with reseal's own tables: those that are there, or, where there are none yet, their schema.
 pub(super) async fn on_own_tables(
     conn: &mut PgConnection,
@@ -60,21 +75,24 @@ pub(super) async fn on_own_tables(
         }
         return Ok(());
     }
-    let sql = "SELECT DISTINCT c.relname::text FROM (VALUES ('targets', false), ('data_keys', true), ('runs', true), \
-               ('shards', true), ('quarantine', true)) AS own (name, changes) \
-               JOIN pg_class c ON c.relname = 'reseal_' || own.name AND c.relnamespace = \
+    let sql = "SELECT own.needs, string_agg(own.name, ', ' ORDER BY own.name) FROM unnest($1, $2) AS own (name, needs) \
+               JOIN pg_class c ON c.relname = own.name AND c.relnamespace = \
                (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('reseal_migrations')) \
-               WHERE NOT (has_table_privilege(c.oid, 'SELECT') AND has_table_privilege(c.oid, 'INSERT') \
-               AND (has_table_privilege(c.oid, 'UPDATE') OR NOT changes)) ORDER BY 1";
-    let denied = query(sql.to_owned()).fetch_all(conn).await?;
-    if denied.is_empty() {
-        return Ok(());
+               WHERE EXISTS (SELECT FROM unnest(string_to_array(own.needs, ', ')) AS need \
+               WHERE NOT has_table_privilege(c.oid, need)) GROUP BY own.needs ORDER BY own.needs";
+    let (names, needs): (Vec<&str>, Vec<&str>) = NEEDS.into_iter().unzip();
+    let (mut denied, mut grants) = (Vec::new(), Vec::new());
+    for row in query(sql.to_owned()).bind(names).bind(needs).fetch_all(conn).await? {
+        let (needs, names): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+        grants.push(format!("GRANT {needs} ON {names} TO {}", quote(&role)));
+        denied.push(names);
     }
-    let names = denied.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
-    findings.push(Finding::refusal_to_write(
-        format!("role {role} may not read and write {}", names.join(", ")),
-        format!("GRANT SELECT, INSERT, UPDATE, DELETE ON {} TO {}", names.join(", "), quote(&role)),
-    ));
+    if !denied.is_empty() {
+        findings.push(Finding::refusal_to_write(
+            format!("role {role} may not read and write {}", denied.join(", ")),
+            grants.join("; "),
+        ));
+    }
     Ok(())
 }
 
