@@ -163,7 +163,7 @@ async fn a_provider_in_trouble_hides_nothing_that_the_journal_knows() {
     let why = "Orphans: not looked for: neon does not let this credential ";
     assert!(said.out.contains(why), "{}", said.out);
     let alone = "the journal alone: reseal reprovision status --no-providers";
-    assert!(said.hints().iter().any(|hint| *hint == alone), "{:?}", said.hints());
+    assert!(said.hints().contains(&alone), "{:?}", said.hints());
     let json = desk.type_(&["status", "--output", "json"]).exits(3).json();
     assert!(json["orphans_not_looked_for"].is_string() && json["run"]["open"] == false, "{json}");
     desk.type_(&["status", "--no-providers"]).exits(0);
