@@ -5,6 +5,7 @@ mod contract;
 mod control_plane;
 mod fly;
 mod github;
+mod http;
 mod login;
 mod neon;
 mod resend;

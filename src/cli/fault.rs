@@ -50,6 +50,11 @@ impl Fault {
         self
     }
 
+    /// What happened and what to type next, for an answer that is more than this.
+    pub(super) fn into_parts(self) -> (String, Vec<String>) {
+        (self.what, self.hints)
+    }
+
     /// Adds what was done until then.
     pub(super) fn with(mut self, document: Value) -> Self {
         if let Value::Object(document) = document {

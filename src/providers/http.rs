@@ -333,33 +333,33 @@ impl Call<'_> {
         };
         (async || self.once().await)
             .retry(pauses)
-            .when(may_repeat)
-            .adjust(|error, pause| match error {
-                ProviderError::Busy { retry_after: Some(asked), .. } => {
-                    pause.map(|pause| pause.max(*asked).min(LONGEST_PAUSE))
-                }
-                _ => pause,
+            .when(|failed| may_repeat(&failed.error))
+            .adjust(|failed, pause| {
+                let asked = failed.retry_after.unwrap_or_default();
+                pause.map(|pause| pause.max(asked).min(LONGEST_PAUSE))
             })
             .await
+            .map_err(|failed| failed.error)
     }
 
-    async fn once(&self) -> Result<Reply, ProviderError> {
+    async fn once(&self) -> Result<Reply, Failed> {
         if let Some((class, key)) = self.paced.as_ref().filter(|_| self.client.manner.paced) {
             self.client.limits.turn(class, key).await;
         }
         let request = self.request.try_clone().expect("bodies are bytes, which can be cloned");
         let mut response = request.send().await.map_err(|error| self.lost(&error))?;
         let (status, retry_after) = (response.status(), retry_after(response.headers()));
-        let mut body = Zeroizing::new(Vec::with_capacity(4096));
+        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+        let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(4096).min(LONGEST_REPLY)));
         while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(&error))? {
             if body.len() + chunk.len() > LONGEST_REPLY {
-                return Err(self.unexpected("it is too long"));
+                return Err(self.unexpected("it is too long").into());
             }
-            body.extend_from_slice(&chunk);
+            append(&mut body, &chunk);
         }
         let reply = Reply { rules: self.client.rules, call: self.name, status, retry_after, body };
         match self.client.classify(self.name, &reply) {
-            Some(error) => Err(error),
+            Some(error) => Err(Failed { error, retry_after }),
             None => Ok(reply),
         }
     }
@@ -378,6 +378,29 @@ impl Call<'_> {
     fn unexpected(&self, what: &'static str) -> ProviderError {
         ProviderError::Unexpected { provider: self.client.rules.provider, call: self.name, what }
     }
+}
+
+/// A call that failed, and how long its provider asked to be left alone, whatever it said besides.
+struct Failed {
+    error: ProviderError,
+    retry_after: Option<Duration>,
+}
+
+impl From<ProviderError> for Failed {
+    fn from(error: ProviderError) -> Self {
+        Self { error, retry_after: None }
+    }
+}
+
+/// Appends to a body that may hold credentials: one that has to grow leaves no copy where it was.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    let length = body.len() + chunk.len();
+    if length > body.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
@@ -476,5 +499,13 @@ mod tests {
         assert!(matches!(checked("x", "https://host/?a=b"), Err(BadBase::TooMuch("x"))));
         assert!(matches!(checked("x", "ftp://host"), Err(BadBase::NotAUrl("x"))));
         assert!(matches!(checked("x", "host"), Err(BadBase::NotAUrl("x"))));
+    }
+    #[test]
+    fn a_body_that_grows_is_whole() {
+        let mut body = Zeroizing::new(Vec::with_capacity(2));
+        for chunk in [&b"ab"[..], b"", b"c", b"defghijk"] {
+            append(&mut body, chunk);
+        }
+        assert_eq!(*body, b"abcdefghijk");
     }
 }

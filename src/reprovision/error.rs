@@ -19,8 +19,10 @@ pub enum ReprovisionError {
         /// What would make it hold.
         hint: String,
     },
-    /// Another process took the run over: this one writes no more.
-    #[error("another process works on re-provisioning {run_id} now")]
+    /// The run is another process's, or may be: this one does no more.
+    #[error(
+        "another process works on re-provisioning {run_id} now, or may: the lease was lost or not renewed in time"
+    )]
     Fenced {
         /// The run.
         run_id: String,

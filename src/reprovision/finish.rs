@@ -14,7 +14,7 @@ use super::{
 use crate::{
     providers::{Life, Probe},
     rekey::{self, Intent, KeyChoice},
-    store::{SagaRow, SagaState},
+    store::{SagaRow, SagaState, TenantRow},
     time::rfc3339,
 };
 
@@ -71,6 +71,20 @@ pub struct TableSeen {
     pub empty: i64,
     /// Values that do not.
     pub failed: i64,
+    /// The cells that there are, by the snapshot's own count.
+    pub expected: i64,
+}
+
+impl TableSeen {
+    /// Whether every cell was seen, and every value opened.
+    pub fn passed(&self) -> bool {
+        self.failed == 0 && self.is_whole()
+    }
+
+    /// Whether the cells seen are the cells there are.
+    pub fn is_whole(&self) -> bool {
+        self.opened + self.empty + self.failed == self.expected
+    }
 }
 
 impl Finish {
@@ -79,7 +93,7 @@ impl Finish {
         self.left == 0
             && self.problem_count == 0
             && self.leftovers.orphans.is_empty()
-            && self.table.is_none_or(|seen| seen.failed == 0)
+            && self.table.is_none_or(|seen| seen.passed())
     }
 
     fn problem(&mut self, tenant: &str, what: impl std::fmt::Display) {
@@ -122,6 +136,11 @@ pub async fn finish(run: &Run<'_>) -> Result<(Finish, Option<String>), Reprovisi
 async fn prove(run: &Run<'_>) -> Result<Finish, ReprovisionError> {
     let works = run.works;
     let mut found = Finish { table: table(run).await?, ..Finish::default() };
+    if let Some(seen) = found.table.filter(|seen| !seen.is_whole()) {
+        let cells = seen.opened + seen.empty + seen.failed;
+        let what = format!("{cells} cells were seen, and it has {}", seen.expected);
+        found.problem(&works.job.target.name, what);
+    }
     let mut after = -1;
     loop {
         let page = works.journal.sagas(run.id(), &[], after, PAGE).await?;
@@ -171,7 +190,13 @@ async fn look(run: &Run<'_>, row: SagaRow) -> Result<Look, ReprovisionError> {
     }
     let down = row.down_from_ms.zip(row.down_to_ms).map_or(0, |(from, to)| to - from);
     let saga = Saga::load(row, &run.works.vault)?;
-    let problem = match wrong(run, &saga).await {
+    let looked = match run.works.row(saga.tenant()).await {
+        Ok(Some(row)) => wrong(run, &saga, &row).await,
+        // Deleted since it was done.
+        Ok(None) => return Ok(Look::Gone),
+        Err(trouble) => Err(trouble),
+    };
+    let problem = match looked {
         Ok(problem) => problem,
         Err(Trouble::Store(error)) => return Err(error.into()),
         Err(trouble) => Some(trouble.to_string()),
@@ -181,15 +206,14 @@ async fn look(run: &Run<'_>, row: SagaRow) -> Result<Look, ReprovisionError> {
 }
 
 /// What is wrong with a tenant that is done, if anything.
-async fn wrong(run: &Run<'_>, saga: &Saga) -> Result<Option<String>, Trouble> {
+async fn wrong(run: &Run<'_>, saga: &Saga, row: &TenantRow) -> Result<Option<String>, Trouble> {
     let (works, facts) = (run.works, &saga.facts);
-    let Some(row) = works.row(saga.tenant()).await? else { return Ok(None) };
     if row.machine.as_deref() != Some(facts.last_machine())
         || row.branch.as_deref() != Some(facts.last_branch())
     {
         return Ok(Some("its row names another machine or branch than it was left with".to_owned()));
     }
-    let opened = works.open(&row).await?;
+    let opened = works.open(row).await?;
     let is_right = |at: usize, wanted: Option<&_>| {
         wanted.is_none_or(|wanted| matches!(opened.get(at), Some(Some((url, true))) if url == wanted))
     };
@@ -225,7 +249,12 @@ async fn table(run: &Run<'_>) -> Result<Option<TableSeen>, ReprovisionError> {
     let (store, target) = (Arc::clone(&works.job.store), works.job.target.as_ref().clone());
     let job = rekey::prepare(store, target, &keys, works.job.options.clone(), Intent::Verify).await?;
     let seen = rekey::verify(&Arc::new(job)).await?;
-    Ok(Some(TableSeen { opened: seen.opened, empty: seen.empty, failed: seen.failed }))
+    Ok(Some(TableSeen {
+        opened: seen.opened,
+        empty: seen.empty,
+        failed: seen.failed,
+        expected: seen.expected,
+    }))
 }
 
 /// The certificate, as text that is kept byte for byte.
@@ -261,4 +290,19 @@ async fn certificate(run: &Run<'_>, found: &Finish) -> Result<String, Reprovisio
         "audit_head": head.map(|head| json!({"seq": head.seq, "hash": hex::encode(head.hash)})),
     });
     Ok(serde_json::to_string_pretty(&certificate).expect("names, numbers and times are valid JSON") + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_of_which_a_part_was_not_seen_is_not_clean() {
+        let clean = |opened, failed| {
+            let table = Some(TableSeen { opened, empty: 1, failed, expected: 4 });
+            Finish { table, ..Finish::default() }.is_clean()
+        };
+        assert!(clean(3, 0));
+        assert!(!clean(2, 0) && !clean(4, 0) && !clean(2, 1));
+    }
 }

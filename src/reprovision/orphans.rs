@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::sleep;
 
-use super::{Facts, Manner, Placement, ReprovisionError, Works, saga::is_ours};
+use super::{
+    Facts, Manner, Placement, ReprovisionError, Works,
+    saga::{RUN, is_ours},
+};
 use crate::{
     providers::{ProviderError, fly::Fly, neon::Neon},
     store::{SagaState, Store, Target, TenantColumns, TenantRow},
 };
-
-/// What an annotation or a machine's metadata says of ours.
-const RUN: &str = "reseal_run";
 
 /// Rows and sagas that are read at once.
 const PAGE: u32 = 500;

@@ -10,6 +10,10 @@ use crate::{
     store::{SagaRow, SagaState},
 };
 
+/// What machines of ours have in their metadata, and branches in their annotations: which run made them, and for whom.
+pub(super) const RUN: &str = "reseal_run";
+pub(super) const TENANT: &str = "reseal_tenant";
+
 /// Ids and names: what later phases need of the earlier ones. Never a secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -140,13 +140,16 @@ pub(super) struct Found {
 }
 
 impl Found {
-    /// In what it is not what `recorded` says.
-    pub(super) fn drift(self, recorded: &Objects) -> Vec<String> {
+    /// In what it is not what `recorded` says, and in what that is not what would be `made` today.
+    pub(super) fn drift(self, recorded: &Objects, made: &Objects) -> Vec<String> {
         let mut drift = self.complaints;
         for (name, definition) in recorded {
             match self.objects.get(name) {
                 None => drift.push(format!("{name} is gone")),
                 Some(found) if found != definition => drift.push(format!("{name} is not as it was made")),
+                Some(found) if made.get(name).is_some_and(|made| made != found) => {
+                    drift.push(format!("{name} was made by another version of reseal"));
+                }
                 Some(_) => {}
             }
         }

@@ -1,6 +1,6 @@
 //! The fence in SQLite.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, process::Command, time::Duration};
 
 use reseal::{
     rekey,
@@ -206,4 +206,106 @@ async fn an_open_writer_is_waited_for() {
     rekey::raise_fence(&file.store, &target, FenceMode::Enforce, bound(), patience, |_| {}).await.unwrap();
     let again = other.execute(AssertSqlSafe(format!("UPDATE t SET a = x'{}'", hex::encode(v1(10))))).await;
     assert!(again.unwrap_err().to_string().contains("the reseal fence refuses"));
+}
+
+/// What SQLite 3.24 has of what a trigger calls: it runs in the writer's library, whatever that is.
+const KNOWN: [&str; 13] = [
+    "CAST",
+    "RAISE",
+    "coalesce",
+    "hex",
+    "instr",
+    "julianday",
+    "length",
+    "lower",
+    "max",
+    "min",
+    "printf",
+    "rtrim",
+    "substr",
+];
+
+/// The names of what a statement calls.
+fn called(sql: &str) -> Vec<&str> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let names = sql.match_indices('(').map(|(at, _)| {
+        let before = &sql[..at];
+        &before[before.trim_end_matches(is_of_name).len()..]
+    });
+    names.filter(|name| !name.is_empty()).collect()
+}
+
+#[tokio::test]
+async fn a_trigger_calls_nothing_that_an_older_library_lacks() {
+    let file = File::new().await;
+    for mode in [FenceMode::Observe, FenceMode::Enforce] {
+        for rule in [bound(), FenceRule::Wrapped] {
+            file.raise(mode, rule).await;
+            let sql = "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'reseal_fence_%'";
+            let triggers: Vec<String> =
+                sqlx::query_scalar(sql).fetch_all(&mut file.session().await).await.unwrap();
+            assert_eq!(triggers.len(), 2);
+            for trigger in triggers {
+                let called = called(&trigger);
+                let unknown = called.iter().find(|name| !KNOWN.contains(*name));
+                assert_eq!(unknown, None, "{trigger}");
+                // A default of ours would be evaluated there too, and IGNORE hides what fails.
+                assert!(!trigger.contains("OR IGNORE"), "{trigger}");
+                assert_eq!(trigger.matches("events (target, at, ").count(), trigger.matches("INTO").count());
+            }
+        }
+    }
+}
+
+/// A program with a library of its own, which on Debian 12 is older than `unixepoch('subsec')`.
+#[tokio::test]
+async fn the_command_line_tool_is_seen_and_refused() {
+    let file = File::new().await;
+    let sqlite3 = |sql: &str| Command::new("sqlite3").arg(&file.path).arg(sql).output();
+    if sqlite3("SELECT 1").is_err() {
+        return eprintln!("SKIPPED: there is no sqlite3 here");
+    }
+    file.raise(FenceMode::Observe, bound()).await;
+    let stale = format!("UPDATE t SET a = x'{}' WHERE k = 1", hex::encode(v1(9)));
+    for sql in
+        [&stale, "INSERT INTO t (k, b) VALUES (2, 'pQEC')", "INSERT OR REPLACE INTO t (k, b) VALUES (2, 'x')"]
+    {
+        let done = sqlite3(sql).unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let seen = file.store.stale_writes("t", 10).await.unwrap();
+    let counts: Vec<_> = seen.iter().map(|w| (w.column.as_str(), w.count)).collect();
+    assert_eq!(counts, [("b", 2), ("a", 1)]);
+    let now = file.number("SELECT CAST(unixepoch('subsec') * 1000 AS integer)").await;
+    assert!(seen.iter().all(|w| (now - 60_000..=now + 1).contains(&w.last_ms)), "{seen:?} at {now}");
+
+    file.raise(FenceMode::Enforce, bound()).await;
+    let refused = sqlite3(&stale.replace("WHERE", "WHERE note = 'old' AND").replace("x'", "x'00")).unwrap();
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("the reseal fence refuses this write: t.a"));
+}
+
+/// A fence whose triggers are not those of today is no intact one, though nobody touched it: raising it makes it anew.
+#[tokio::test]
+async fn a_fence_of_another_version_is_found_and_made_anew() {
+    let file = File::new().await;
+    file.raise(FenceMode::Observe, bound()).await;
+    let name = "SELECT name FROM sqlite_schema WHERE name LIKE 'reseal_fence_%_update'";
+    let name: String = sqlx::query_scalar(name).fetch_one(&mut file.session().await).await.unwrap();
+    // As it was written once: the time by a default, and what failed ignored.
+    file.execute(&format!(
+        "DROP TRIGGER {name}; CREATE TRIGGER {name} AFTER UPDATE OF \"a\", \"b\" ON \"t\" BEGIN \
+         INSERT OR IGNORE INTO reseal_fence_events (target, operation, column_name, row_key, wrote) \
+         SELECT 't', 'UPDATE', 'a', CAST(NEW.\"k\" AS TEXT), 'v1 or unknown'; END; \
+         UPDATE reseal_fences SET objects = json_set(objects, '$.\"trigger {name}\"', \
+         (SELECT sql FROM sqlite_schema WHERE name = '{name}'))"
+    ))
+    .await
+    .unwrap();
+    let found = file.store.fence("t").await.unwrap().unwrap();
+    assert_eq!(found.drift, [format!("trigger {name} was made by another version of reseal")]);
+    file.raise(FenceMode::Observe, bound()).await;
+    assert!(file.store.fence("t").await.unwrap().unwrap().is_intact());
+    let old = "SELECT count(*) FROM sqlite_schema WHERE sql LIKE '%OR IGNORE INTO reseal_fence_events%'";
+    assert_eq!(file.number(old).await, 0);
 }

@@ -210,6 +210,21 @@ async fn all_pages_are_read() {
 }
 
 #[tokio::test]
+async fn a_page_that_comes_again_ends_the_list_with_an_error() {
+    let (resend, client) = start();
+    let page = r#"{"data":[{"id":"k","name":"n","created_at":"2026-11-02T09:30:00Z"}],"has_more":true}"#;
+    resend.vendor.fault(Rule::every("GET", KEYS, Fault::Refuse(200, page)));
+    let keys = client.api_keys(Permission::FullAccess);
+    let error = tokio::time::timeout(Duration::from_secs(5), keys.list()).await.unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Resend answered list api keys with something else than it documents: the same page again, which says there \
+         is more"
+    );
+    assert_eq!(resend.vendor.count("GET", KEYS), 2);
+}
+
+#[tokio::test]
 async fn only_a_verified_domain_that_sends_will_do() {
     let (resend, client) = start();
     let id = resend.domain("good.example", "verified", "enabled");

@@ -2,6 +2,7 @@
 
 use clap::Command;
 use reseal::{
+    providers::{fly::Fly, neon::Neon},
     reprovision::{
         Manner,
         orphans::{Leftovers, Search},
@@ -30,7 +31,8 @@ pub(super) fn command() -> Command {
     args::with_settings(Command::new("status").about(about), &groups)
         .arg(asked::switch("no-providers", "Look at the journal alone, and not for orphans"))
         .after_help(
-            "Exit 3 while anything is left: a tenant that is not at its end, an orphan, an end that is not proven.\n\n\
+            "Exit 3 while anything is left: a tenant that is not at its end, an orphan, an end that is not proven; and \
+             when the providers could not be looked at.\n\n\
              Example:\n  reseal reprovision status --output json",
         )
 }
@@ -39,25 +41,24 @@ pub(super) fn command() -> Command {
 enum Look {
     Found(Leftovers),
     Skipped(String),
+    Failed(Fault),
 }
 
 pub(in crate::cli) async fn status(call: &Call) -> Result<Answer, Fault> {
     let journal = rotation::journal(call).await?;
     let target = meant::target_name(call);
     let runs = journal.store.reprovisions(Some(target.logical())).await?;
+    let Some(row) = runs.first() else { return Ok(no_run(call, target.logical())) };
+    let tally = Tally::of(journal.store.as_ref(), &row.run_id).await?;
     let look = look(call, &journal).await?;
-    let last = match runs.first() {
-        Some(row) => Some((row, Tally::of(journal.store.as_ref(), &row.run_id).await?)),
-        None => None,
-    };
-    answer(
-        call,
-        journal.store.as_ref(),
-        target.logical(),
-        last.as_ref().map(|(row, tally)| (*row, tally)),
-        &look,
-    )
-    .await
+    answer(call, journal.store.as_ref(), row, &tally, look).await
+}
+
+/// Where nothing was begun, nothing can be left over.
+fn no_run(call: &Call, target: &str) -> Answer {
+    let human = format!("{target}: no re-provisioning yet.\n");
+    let json = json!({"command": call.name, "target": target, "run": null});
+    Answer::Report { exit: Exit::Done, human, json, hints: Vec::new() }
 }
 
 async fn look(call: &Call, journal: &Journal) -> Result<Look, Fault> {
@@ -69,55 +70,69 @@ async fn look(call: &Call, journal: &Journal) -> Result<Look, Fault> {
         (None, _) => return Ok(Look::Skipped("RESEAL_FLY_TOKEN is not set".to_owned())),
         (_, None) => return Ok(Look::Skipped("RESEAL_NEON_TOKEN is not set".to_owned())),
     };
-    let Some(table) = estate::table(call, journal).await? else {
-        return Ok(Look::Skipped("no database with the tenants' table is named".to_owned()));
-    };
+    // What the journal knows is said though these are in trouble: it is then that it is wanted.
+    Ok(match search(call, journal, &fly, &neon).await {
+        Ok(Some(found)) => Look::Found(found),
+        Ok(None) => Look::Skipped("no database with the tenants' table is named".to_owned()),
+        Err(fault) => Look::Failed(fault),
+    })
+}
+
+/// What is left at the providers; `None` where no table of tenants is named.
+async fn search(call: &Call, journal: &Journal, fly: &Fly, neon: &Neon) -> Result<Option<Leftovers>, Fault> {
+    let Some(table) = estate::table(call, journal).await? else { return Ok(None) };
     let target = connect::target_to_read(table.store.as_ref(), &table.name).await?;
     let search = Search {
-        fly: &fly,
-        neon: &neon,
+        fly,
+        neon,
         store: table.store.as_ref(),
         target: &target,
         columns: &works::columns(call),
         journal: journal.store.as_ref(),
         manner: &Manner::default(),
     };
-    Ok(Look::Found(search.orphans().await.map_err(|error| fault(call, error))?))
+    search.orphans().await.map(Some).map_err(|error| fault(call, error))
 }
 
 async fn answer(
     call: &Call,
     journal: &dyn Store,
-    target: &str,
-    last: Option<(&ReprovisionRow, &Tally)>,
-    look: &Look,
+    row: &ReprovisionRow,
+    tally: &Tally,
+    look: Look,
 ) -> Result<Answer, Fault> {
-    let (mut human, run, open, hints) = match last {
-        None => (format!("{target}: no re-provisioning yet.\n"), Value::Null, false, Vec::new()),
-        Some((row, tally)) => {
-            let hints =
-                if row.ended_ms.is_some() || row.held { Vec::new() } else { vec![go_on(call, tally)] };
-            let human = in_words(row, tally, journal.now_ms().await?);
-            (human, document(row, tally), row.ended_ms.is_none(), hints)
-        }
+    let open = row.ended_ms.is_none();
+    let mut hints = if open && !row.held { vec![go_on(call, tally)] } else { Vec::new() };
+    let mut human = in_words(row, tally, journal.now_ms().await?);
+    let mut json = json!({"command": call.name, "target": row.target, "run": document(row, tally)});
+    let mut not_looked = |why: &str| {
+        human += &format!("Orphans: not looked for: {}.\n", shown(why));
+        json["orphans_not_looked_for"] = json!(why);
     };
-    let mut json = json!({"command": call.name, "target": target, "run": run});
-    let mut hints = hints;
-    let has_orphans = match look {
+    let needs_attention = match look {
         Look::Found(found) => {
-            human += &leftovers::in_words(found);
-            let (orphans, retired) = leftovers::json(found);
+            human += &leftovers::in_words(&found);
+            let (orphans, retired) = leftovers::json(&found);
             (json["orphans"], json["retired_branches"]) = (orphans, retired);
-            hints.extend(leftovers::removal(found));
+            hints.extend(leftovers::removal(&found));
             !found.orphans.is_empty()
         }
         Look::Skipped(why) => {
-            human += &format!("Orphans: not looked for: {why}.\n");
-            json["orphans_not_looked_for"] = json!(why);
+            not_looked(&why);
             false
         }
+        Look::Failed(fault) => {
+            let (why, more) = fault.into_parts();
+            not_looked(&why);
+            hints.extend(more);
+            hints.push(format!(
+                "the journal alone: {} --no-providers",
+                asked::again(call, "reprovision status")
+            ));
+            true
+        }
     };
-    let exit = if open || has_orphans { Exit::Attention } else { Exit::Done };
+    let exit = if open || needs_attention { Exit::Attention } else { Exit::Done };
     Ok(Answer::Report { exit, human, json, hints })
 }
 

@@ -149,16 +149,22 @@ impl Neon {
                 .chain(search.map(|search| ("search", search)))
                 .chain(cursor.as_deref().map(|cursor| ("cursor", cursor)))
                 .collect();
-            let mut page: Branches = call.query(&query).send().await?.json()?;
+            let reply = call.query(&query).send().await?;
+            let mut page: Branches = reply.json()?;
             let is_last = page.branches.is_empty();
             all.extend(page.branches.into_iter().map(|branch| {
                 let annotation = page.annotations.remove(&branch.id);
                 branch.annotated(annotation)
             }));
-            cursor = page.pagination.and_then(|page| page.next).filter(|_| !is_last);
-            if cursor.is_none() {
+            let next = page.pagination.and_then(|page| page.next).filter(|_| !is_last);
+            if next.is_none() {
                 return Ok(all);
             }
+            // A cursor that stays would have us ask for ever.
+            if next == cursor {
+                return Err(reply.unexpected("the same page again, which says there is more"));
+            }
+            cursor = next;
         }
     }
 

@@ -83,7 +83,6 @@ impl Issuer for ApiKeys {
         Ok(Minted { id: key.id.to_string(), value: key.key })
     }
 
-    /// By its exact name: the value is shown once, so what is found is a stray.
     async fn revoke(&self, id: &str) -> Result<(), ProviderError> {
         let call = self.neon.delete("revoke an API key", &self.path(Some(id))).repeatable();
         let reply = match call.send().await {

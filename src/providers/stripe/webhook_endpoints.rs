@@ -152,6 +152,10 @@ impl WebhookEndpoints {
             if has_more && data.is_empty() {
                 return Err(reply.unexpected("an empty page that says there is more"));
             }
+            // The same page again would have us ask for ever.
+            if has_more && data.last().map(T::id) == all.last().map(T::id) {
+                return Err(reply.unexpected("the same page again, which says there is more"));
+            }
             all.extend(data);
             if !has_more {
                 return Ok(all);

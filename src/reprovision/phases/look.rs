@@ -82,7 +82,8 @@ impl Run<'_> {
         };
         let roles = works.neon.roles(at.project, at.branch).await?;
         for role in resettable(&roles).filter(|_| !endpoints.is_empty()) {
-            let read = password(self, &at, &role.name, &login.database, urls.old.first()).read().await?;
+            let (place, old) = ((at.project, at.branch), urls.old.first());
+            let read = password(self, place, &role.name, &login.database, old).read().await?;
             read.iter().for_each(|url| urls.add_old(url));
         }
         self.redis(&mut urls, &row, &opened, &machine)?;
@@ -176,18 +177,18 @@ impl Run<'_> {
     }
 }
 
-/// The password of a role on the branch that a tenant leaves.
-fn password(
+/// The password of a role on a branch; its URLs go the same way as `like`.
+pub(super) fn password(
     run: &Run<'_>,
-    at: &Whereabouts<'_>,
+    (project, branch): (&str, &str),
     role: &str,
     database: &str,
     like: Option<&SecretText>,
 ) -> RolePassword {
     RolePassword {
         neon: run.works.neon.clone(),
-        project: at.project.to_owned(),
-        branch: at.branch.to_owned(),
+        project: project.to_owned(),
+        branch: branch.to_owned(),
         role: role.to_owned(),
         database: database.to_owned(),
         endpoint: None,

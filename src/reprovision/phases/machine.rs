@@ -12,14 +12,11 @@ use crate::{
         Phase, Run,
         config::{Replacement, replace},
         error::{Trouble, stuck},
-        saga::{Saga, copy},
+        saga::{RUN, Saga, TENANT, copy},
     },
 };
 
-/// What a machine of ours has in its metadata: who made it and for whom.
-pub(super) const RUN: &str = "reseal_run";
-const TENANT: &str = "reseal_tenant";
-/// With which URLs it was launched: a name, never a value.
+/// With which URLs a machine of ours was launched: a name, never a value.
 const LAUNCH: &str = "reseal_launch";
 
 /// The configuration that a machine is to run with.

@@ -2,13 +2,13 @@
 
 use tokio::time::sleep;
 
-use super::{Turn, machine::RUN};
+use super::Turn;
 use crate::{
     providers::{fly::Machine, neon::Branch},
     reprovision::{
         Run,
         error::{Trouble, stuck},
-        saga::Saga,
+        saga::{RUN, Saga},
     },
     store::TenantRow,
 };

@@ -1,5 +1,6 @@
 //! What a re-provisioning would do, before it does anything: which tenants, in which order, what each will feel, and what
-//! stands in the way. Everything here only reads.
+//! stands in the way. Nothing here changes anything; but what a token may do is found out by asking for changes that can't
+//! be: the deletion of a secret that there is none of, and a new password for a role that there can't be.
 
 mod estimate;
 mod look;

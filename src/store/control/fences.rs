@@ -100,13 +100,11 @@ macro_rules! fences {
             let rule: String = row.try_get(1)?;
             let recorded = serde_json::from_str(&row.try_get::<String, _>(2)?)
                 .map_err(|_| corrupt("reseal_fences.objects"))?;
+            let mode = mode.parse().map_err(|()| corrupt("reseal_fences.mode"))?;
+            let rule = rule.parse().map_err(|()| corrupt("reseal_fences.rule"))?;
             let found = super::fence::find(conn, &target).await?;
-            Ok(Some(Fence {
-                mode: mode.parse().map_err(|()| corrupt("reseal_fences.mode"))?,
-                rule: rule.parse().map_err(|()| corrupt("reseal_fences.rule"))?,
-                since_ms: row.try_get(3)?,
-                drift: found.drift(&recorded),
-            }))
+            let drift = found.drift(&recorded, &super::fence::made(&target, mode, rule));
+            Ok(Some(Fence { mode, rule, since_ms: row.try_get(3)?, drift }))
         }
 
         async fn raise_fence(

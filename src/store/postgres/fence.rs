@@ -72,6 +72,11 @@ pub(super) async fn make(
     set_search_path(conn, &home.search_path).await
 }
 
+/// Nothing: the catalog does not show a fence as it was written, and what made it does not say how it does.
+pub(super) fn made(_: &Target, _: FenceMode, _: FenceRule) -> Objects {
+    Objects::new()
+}
+
 /// Drops the fence's functions, and with them every trigger that calls them, on whatever table. One of the same name
 /// that another role made, to be in our way, stays.
 pub(super) async fn remove(conn: &mut PgConnection, target: &str) -> Result<(), StoreError> {

@@ -3,6 +3,9 @@
 //! SQLite has one writer at a time, and a fence goes up in a transaction that is it: every earlier write has ended by
 //! then, and whoever writes next reads the schema anew. Values are compared as BLOB: a column's collation could take
 //! another one for the same.
+//!
+//! A trigger runs inside whoever writes, in that program's own library, which may be years older than ours: it uses
+//! nothing that SQLite 3.24 does not have, and leaves nothing to a default of our tables, which are free to.
 
 use sqlx::{Row, SqliteConnection};
 
@@ -15,6 +18,9 @@ use crate::{
     },
 };
 
+/// Unix milliseconds, as a library knows them that has no `unixepoch` (3.38) or no `subsec` of it (3.42).
+const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS integer)";
+
 const BASE64: &str = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 pub(super) async fn make(
@@ -24,20 +30,32 @@ pub(super) async fn make(
     rule: FenceRule,
 ) -> Result<(), StoreError> {
     remove(conn, &target.name).await?;
+    for (name, rest) in definitions(target, mode, rule) {
+        query(format!("CREATE TRIGGER main.{name} {rest}")).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// What [`make`] makes, as the schema shows it.
+pub(super) fn made(target: &Target, mode: FenceMode, rule: FenceRule) -> Objects {
+    let shown = |(name, rest)| (format!("trigger {name}"), format!("CREATE TRIGGER {name} {rest}"));
+    definitions(target, mode, rule).map(shown).into()
+}
+
+/// The triggers: their names, and what follows on the name.
+fn definitions(target: &Target, mode: FenceMode, rule: FenceRule) -> [(String, String); 2] {
     let [insert, update] = triggers(&target.name);
     let columns = target.columns.iter().map(|column| quote(&column.name)).collect::<Vec<_>>().join(", ");
     let table = quote(&target.table);
-    for (name, event, operation) in [
-        (insert, "INSERT".to_owned(), Operation::Insert),
-        (update, format!("UPDATE OF {columns}"), Operation::Update),
-    ] {
+    let rest = |event: &str, operation| {
         let body = target.columns.iter().map(|column| action(target, column, mode, rule, operation));
         let body = body.collect::<Vec<_>>().join("; ");
-        query(format!("CREATE TRIGGER main.{name} AFTER {event} ON {table} BEGIN {body}; END"))
-            .execute(&mut *conn)
-            .await?;
-    }
-    Ok(())
+        format!("AFTER {event} ON {table} BEGIN {body}; END")
+    };
+    [
+        (insert, rest("INSERT", Operation::Insert)),
+        (update, rest(&format!("UPDATE OF {columns}"), Operation::Update)),
+    ]
 }
 
 pub(super) async fn remove(conn: &mut SqliteConnection, target: &str) -> Result<(), StoreError> {
@@ -110,8 +128,8 @@ fn action(
         FenceMode::Observe => {
             let verb = if operation == Operation::Insert { "INSERT" } else { "UPDATE" };
             format!(
-                "INSERT OR IGNORE INTO reseal_fence_events (target, operation, column_name, row_key, wrote) \
-                 SELECT {}, '{verb}', {}, CAST(NEW.{} AS TEXT), {} WHERE {broken}",
+                "INSERT INTO reseal_fence_events (target, at, operation, column_name, row_key, wrote) \
+                 SELECT {}, {NOW}, '{verb}', {}, CAST(NEW.{} AS TEXT), {} WHERE {broken}",
                 literal(&target.name),
                 literal(&column.name),
                 quote(&target.key_column),

@@ -11,6 +11,7 @@ use super::desk::{Desk, UNROTATED};
 use crate::{
     cli::{operator::Said, rotate::desk::ended},
     reprovision::world::APP,
+    support::vendors::{Fault, Rule},
 };
 
 #[tokio::test]
@@ -141,10 +142,31 @@ async fn what_nobody_uses_is_listed_with_the_command_that_ends_it() {
     let desk = Desk::new(1).await;
     let fly = &desk.world.fly;
     fly.add(APP, "orphan01", "started", "fra", json!({"image": "x", "metadata": {"reseal_run": "R"}}));
+    let none = desk.type_(&["status"]).exits(0);
+    assert_eq!(none.out, "org_instances: no re-provisioning yet.\n");
+    assert!(desk.world.vendors().iter().all(|vendor| vendor.seen().is_empty()), "nobody was asked");
+    desk.run(&[]).exits(3);
+    let before = desk.world.changes();
     let found = desk.type_(&["status"]).exits(3);
     assert!(found.out.contains("Orphans: 1, made for a tenant and in nobody's use.\n"), "{}", found.out);
-    assert_eq!(found.hints(), [format!("fly machine destroy --force --app {APP} orphan01")]);
-    assert_eq!(desk.world.changes(), []);
+    assert_eq!(found.hints()[1..], [format!("fly machine destroy --force --app {APP} orphan01")]);
+    assert_eq!(desk.world.changes(), before);
+}
+
+#[tokio::test]
+async fn a_provider_in_trouble_hides_nothing_that_the_journal_knows() {
+    let desk = Desk::new(1).await;
+    desk.run(&[]).exits(0);
+    desk.world.neon.vendor.fault(Rule::every("GET", "", Fault::Refuse(403, "{}")));
+    let said = desk.type_(&["status"]).exits(3);
+    assert!(said.out.starts_with("org_instances: 1 of 1 tenant at their end. Run "), "{}", said.out);
+    let why = "Orphans: not looked for: neon does not let this credential ";
+    assert!(said.out.contains(why), "{}", said.out);
+    let alone = "the journal alone: reseal reprovision status --no-providers";
+    assert!(said.hints().contains(&alone), "{:?}", said.hints());
+    let json = desk.type_(&["status", "--output", "json"]).exits(3).json();
+    assert!(json["orphans_not_looked_for"].is_string() && json["run"]["open"] == false, "{json}");
+    desk.type_(&["status", "--no-providers"]).exits(0);
 }
 
 /// However many tenants there are, only those under way are in memory.

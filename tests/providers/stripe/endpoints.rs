@@ -1,5 +1,7 @@
 //! A second endpoint is like the first, is made once, and only what is asked for is deleted.
 
+use std::time::Duration;
+
 use reseal::providers::{Issuer, Outcome, ProviderError, Recovered, stripe::WebhookEndpoints};
 
 use super::{ACCOUNT, SPEC, client, secret, standin::Stripe, start};
@@ -11,6 +13,10 @@ use crate::support::{
 const URL: &str = "https://molecule-cp.fly.dev/webhooks/stripe";
 const NAME: &str = "reseal-01-mint";
 const CREATE: &str = "/v1/webhook_endpoints";
+
+/// A page that is not the last one.
+const PAGE: &str = r#"{"has_more":true,"data":[{"id":"we_1","url":"https://x","enabled_events":["*"],"metadata":{},
+    "status":"enabled","created":1}]}"#;
 
 /// The endpoint that a person made, and those of its account.
 fn with_old(stripe: &Stripe, key: &str, url: &str) -> (String, WebhookEndpoints) {
@@ -173,6 +179,16 @@ async fn a_page_that_leads_nowhere_ends_the_list_with_an_error() {
     let (_, endpoints) = with_old(&stripe, &key, stripe.vendor.url());
     stripe.vendor.fault(Rule::next("GET", CREATE, Fault::Refuse(200, r#"{"data":[],"has_more":true}"#)));
     assert!(matches!(endpoints.list().await, Err(ProviderError::Unexpected { .. })));
+
+    stripe.vendor.fault(Rule::every("GET", CREATE, Fault::Refuse(200, PAGE)));
+    let asked = stripe.vendor.count("GET", CREATE);
+    let error = tokio::time::timeout(Duration::from_secs(5), endpoints.list()).await.unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "Stripe answered list webhook endpoints with something else than it documents: the same page again, which \
+         says there is more"
+    );
+    assert_eq!(stripe.vendor.count("GET", CREATE) - asked, 2);
 }
 
 #[tokio::test]

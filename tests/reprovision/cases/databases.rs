@@ -115,6 +115,51 @@ async fn an_old_url_that_keeps_working_parks_its_tenant() {
     assert!(!world.neon.accepts(&url_of(&world, "reader", &password)));
 }
 
+/// Stopped between the deletions of two endpoints: what leads to the first one can't be refused any more.
+#[tokio::test]
+async fn a_branch_is_left_though_one_of_its_endpoints_is_gone_already() {
+    let world = world().await;
+    let home = &world.tenants[0].home;
+    let second = world.neon.add_endpoint(home);
+    world.fly.configure(APP, MACHINE, "SECOND_URL", &second);
+    let strike = Arc::clone(&world);
+    let hook = once("retire", Moment::BeforeCall, move || {
+        let refused = Fault::Refuse(422, r#"{"code":"","message":"not now"}"#);
+        strike.neon.vendor.fault(Rule::next("DELETE", "/endpoints/", refused).after(1));
+        std::future::ready(())
+    });
+    let ending = world.drive(hook, &asked(Strategy::Branch, false)).await.unwrap();
+    assert_eq!(ending, Ending::Parked(1));
+    assert!(world.whys().await[0].contains("in retire: neon refused delete an endpoint: 422"));
+    let works = world.works(Hook::default()).await;
+    assert_eq!(works.neon.endpoints(&home.project, &home.branch).await.unwrap().len(), 1);
+
+    let ending = world.drive(Hook::default(), &asked(Strategy::Branch, false)).await.unwrap();
+    assert_eq!(ending, Ending::Complete, "{:?}", world.whys().await);
+    assert!(works.neon.endpoints(&home.project, &home.branch).await.unwrap().is_empty());
+    assert_eq!(world.facts(FIRST).await.refused, 3, "with that of another database");
+}
+
+/// An endpoint that is gone before its URL was ever refused proves nothing: it may be a name that is not known there.
+#[tokio::test]
+async fn an_endpoint_that_is_gone_too_early_is_no_proof() {
+    let world = world().await;
+    let second = world.neon.add_endpoint(&world.tenants[0].home);
+    world.fly.configure(APP, MACHINE, "SECOND_URL", &second);
+    let gone = Arc::clone(&world);
+    let hook = once("retire", Moment::BeforeCall, move || {
+        let world = Arc::clone(&gone);
+        async move {
+            let (works, home) = (world.works(Hook::default()).await, &world.tenants[0].home);
+            let last = works.neon.endpoints(&home.project, &home.branch).await.unwrap().pop().unwrap();
+            works.neon.delete_endpoint(&home.project, &last.id, PATIENCE).await.unwrap();
+        }
+    });
+    let ending = world.drive(hook, &asked(Strategy::Branch, false)).await.unwrap();
+    assert_eq!(ending, Ending::Parked(1));
+    assert!(world.whys().await[0].starts_with("org-000 in retire: "), "{:?}", world.whys().await);
+}
+
 /// Nobody can open the row, and no machine has a URL: the branch has one database, and that an owner.
 #[tokio::test]
 async fn a_url_that_nobody_knows_is_asked_for() {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use reseal::{
     journal::{Hook, Moment},
-    reprovision::{Asked, Ending, Plan, ReprovisionError, Run, Stop, Strategy, open_run},
+    reprovision::{Asked, Ending, Plan, ReprovisionError, Run, Stop, Strategy, finish::finish, open_run},
     store::SagaState,
 };
 use tokio::sync::watch;
@@ -126,6 +126,20 @@ async fn told_to_stop_it_brings_to_an_end_what_is_under_way() {
     assert_eq!(states(&world).await, [SagaState::Done, SagaState::Waiting]);
     assert!(world.neon.accepts(&world.tenants[1].home.url));
     world.goes_through(Strategy::Reset).await;
+}
+
+/// A tenant that was deleted after it was done has no URL that logs in.
+#[tokio::test]
+async fn who_is_deleted_since_is_gone_at_the_end() {
+    let world = world().await;
+    let ending = world.drive(Hook::default(), &asked(Strategy::Reset, false)).await.unwrap();
+    assert_eq!(ending, Ending::Complete);
+    world.execute(format!("DELETE FROM {TABLE} WHERE org_id = '{FIRST}'")).await;
+    let works = world.works(Hook::default()).await;
+    let row = open_run(world.journal.as_ref(), TABLE).await.unwrap().unwrap();
+    let run = Run::resume(&works, &row, &|_| ()).await.unwrap();
+    let (found, _) = finish(&run).await.unwrap();
+    assert_eq!((found.done, found.gone, found.live), (1, 1, 1));
 }
 
 /// Of several tenants at once, one that fails keeps nobody else.

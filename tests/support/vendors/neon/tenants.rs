@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use url::Url;
+use url::{Position, Url};
 
 use super::{super::fresh, Behind, Branch, Neon, ROLE, Role, State, Tenant, locked};
 use crate::support::postgres::TempPostgres;
@@ -69,6 +69,16 @@ impl Neon {
         let role = Role { by_sql: true, ..Role::new(name, &password) };
         self.with(branch, |branch| branch.roles.push(role));
         password
+    }
+
+    /// Gives a tenant's branch another endpoint; a URL that leads there as the tenant's own does.
+    pub(crate) fn add_endpoint(&self, home: &Tenant) -> String {
+        let endpoint = locked(&self.state).endpoint(&home.project, &home.branch, &fresh::value("ep-"), true);
+        let server = |url: &Url| url[Position::BeforeHost..Position::AfterPort].to_owned();
+        let own = server(&home.url.parse().expect("a URL"));
+        let url = home.url.replacen(&own, &endpoint.host, 1);
+        self.with(&home.branch, |branch| branch.endpoints.push(endpoint));
+        url
     }
 
     /// Makes another database, of the same owner.
