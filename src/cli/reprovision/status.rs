@@ -43,7 +43,7 @@ enum Look {
 
 pub(in crate::cli) async fn status(call: &Call) -> Result<Answer, Fault> {
     let journal = rotation::journal(call).await?;
-    let target = meant::target_name(call);
+    let target = meant::target_name(call)?;
     let runs = journal.store.reprovisions(Some(target.logical())).await?;
     let look = look(call, &journal).await?;
     let last = match runs.first() {

@@ -164,7 +164,7 @@ pub(in crate::cli) async fn table(call: &Call, journal: &Journal) -> Result<Opti
         connect::open(call, database, CONNECTIONS).await?
     };
     let keys = call.settings.value("new").map(|_| meant::keys(call)).transpose()?;
-    Ok(Some(Table { store, name: meant::target_name(call), keys, options: meant::options(call)? }))
+    Ok(Some(Table { store, name: meant::target_name(call)?, keys, options: meant::options(call)? }))
 }
 
 /// Whether a journal at `journal` is lost with the role or the database of `url`.
