@@ -11,7 +11,7 @@ mod settings;
 mod source;
 mod tenants;
 
-pub(crate) use database_url::{DatabaseUrl, SQLITE};
+pub(crate) use database_url::{DatabaseUrl, SQLITE, place_of};
 use layers::Origin;
 pub(crate) use layers::{Settings, Value, quote};
 use settings::Definition;

@@ -233,7 +233,16 @@ async fn a_check_without_any_access_says_that_it_saw_nothing() {
     let (operator, _pool, _) = Operator::on_sqlite(1).await;
     operator.reseal(&["secrets", "check"]).exits(4);
     operator.reseal(&["init"]).exits(0);
-    let json = operator.reseal(&["secrets", "check", "--output", "json"]).exits(0).json();
+    // For who goes by the exit code alone, silence is not health.
+    let said = operator.reseal(&["secrets", "check"]).exits(3);
+    assert!(
+        said.out.ends_with("Nothing could be looked at: that nothing is off is not known.\n"),
+        "{}",
+        said.out
+    );
+    assert!(said.hints()[0].contains("reseal rotate adopt SECRET"), "{}", said.err);
+    let json = operator.reseal(&["secrets", "check", "--output", "json"]).exits(3).json();
+    assert_eq!(json["ok"], false);
     for secret in json["secrets"].as_array().unwrap() {
         let places = secret["places"].as_array().unwrap();
         assert!(places.iter().all(|place| place["seen"] == "not-seen"), "{secret}");

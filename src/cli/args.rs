@@ -31,7 +31,6 @@ pub(super) fn root() -> Command {
         .about("Re-key encrypted database columns in place: online, resumable, provably complete")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .disable_help_subcommand(true)
         .max_term_width(110)
         .after_help(
             "A KEY is named by where it is kept, never by its value:\n  \
@@ -41,7 +40,9 @@ pub(super) fn root() -> Command {
              reseal init\n  \
              reseal plan --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants\n  \
              reseal run --old static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants\n  \
-             reseal verify --new aws-kms:alias/tenants\n\n\
+             reseal fence enforce --new aws-kms:alias/tenants\n  \
+             reseal verify --new aws-kms:alias/tenants\n  \
+             reseal retire static:env:SECRETS_ENCRYPTION_KEY --new aws-kms:alias/tenants\n\n\
              Exit codes: 0 done, 1 failed, 2 usage, 3 needs attention, 4 refused, 5 stopped and resumable",
         )
 }

@@ -3,6 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use reseal::{
+    rekey,
     secret::SecretText,
     store::{
         Finding, Store, Target, TargetName,
@@ -11,8 +12,8 @@ use reseal::{
     },
 };
 
-use super::{Call, Fault};
-use crate::config::{DatabaseUrl, SQLITE};
+use super::{Call, Fault, args};
+use crate::config::{DatabaseUrl, SQLITE, place_of};
 
 /// The database, with at most `connections` connections.
 pub(super) async fn store(call: &Call, connections: u32) -> Result<Arc<dyn Store>, Fault> {
@@ -59,6 +60,43 @@ pub(super) async fn migrated_store(call: &Call, connections: u32) -> Result<Arc<
 pub(super) async fn target(store: &dyn Store, name: &TargetName) -> Result<Target, Fault> {
     let inspection = store.inspect(name).await?;
     unless(inspection.refusals().collect(), inspection.target.clone())
+}
+
+/// The table, when it is fit to be re-keyed, and its name stands for no other.
+pub(super) async fn registered_target(
+    call: &Call,
+    store: &dyn Store,
+    name: &TargetName,
+) -> Result<Target, Fault> {
+    let target = target(store, name).await?;
+    let Some(other) = rekey::registered_otherwise(store, &target).await? else { return Ok(target) };
+    let as_registered =
+        other.registered.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>();
+    let asked = target.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>();
+    let fault = Fault::refused(other.to_string());
+    let own = |columns: &[&str]| format!("{} --logical-name OTHER", call.again_with_columns(columns));
+    Err(match other.columns_left().as_slice() {
+        [] if asked == as_registered => fault.hint(format!("as a target of its own: {}", own(&asked))),
+        [] => fault
+            .hint(format!("as it is registered: {}", call.again_with_columns(&as_registered)))
+            .hint(format!("as a target of its own: {}", own(&asked))),
+        left => fault
+            .hint(format!("as it is registered: {}", call.again_with_columns(&as_registered)))
+            .hint(format!("the others, as a target of their own: {}", own(left))),
+    })
+}
+
+/// Whether the settings name a SQLite file.
+pub(super) fn is_sqlite(call: &Call) -> bool {
+    matches!(url(call, "database-url"), Ok(Some(url)) if url.expose().starts_with(SQLITE))
+}
+
+/// The database that the settings name, without its password; `None` where a command may mean the journal's.
+pub(super) fn place(call: &Call) -> Option<String> {
+    if args::takes(&call.name, "state-url") && call.settings.value("state-url").is_some() {
+        return None;
+    }
+    Some(place_of(&url(call, "database-url").ok()??))
 }
 
 /// The table, when it is fit to be read, by a role that may perhaps not write it.

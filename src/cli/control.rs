@@ -17,7 +17,8 @@ pub(super) fn commands() -> [Command; 3] {
     let pause = Command::new("pause").about("Let every worker of the open run finish its batch and wait");
     let resume = Command::new("resume").about("Let a paused run go on");
     let one = |name: &'static str, about: &'static str, value: &'static str, help: &'static str| {
-        let value = Arg::new("value").value_name(value).required(true).help(help);
+        let value =
+            Arg::new("value").value_name(value).required(true).help(help).allow_negative_numbers(true);
         args::with_settings(Command::new(name).about(about), &SETTINGS).arg(value)
     };
     let set = Command::new("set")
@@ -87,7 +88,7 @@ fn setting(name: &str, value: &str) -> Result<Setting, Fault> {
 }
 
 async fn open_run(call: &Call) -> Result<(std::sync::Arc<dyn Store>, RunRow), Fault> {
-    let name = meant::target_name(call);
+    let name = meant::target_name(call)?;
     let store = connect::migrated_store(call, 1).await?;
     match store.latest_run(name.logical()).await? {
         Some(run) if run.state.is_open() => Ok((store, run)),

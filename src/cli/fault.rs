@@ -14,6 +14,9 @@ use serde_json::{Map, Value, json};
 use super::{Exit, Output, stdio};
 use crate::config::ConfigError;
 
+/// What the error of a database begins with.
+const THE_DATABASE: &str = "the database";
+
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
 pub(super) struct Fault {
@@ -63,10 +66,21 @@ impl Fault {
         self
     }
 
+    /// Names the database that it is about, where it is about one.
+    pub(super) fn naming(mut self, place: Option<String>) -> Self {
+        if let (Some(rest), Some(place)) = (self.what.strip_prefix(THE_DATABASE), place)
+            && (rest.starts_with(':') || rest.starts_with(" refuses:"))
+        {
+            self.what = format!("{THE_DATABASE} {place}{rest}");
+        }
+        self
+    }
+
     /// The error of a run that was open: resumable where the same command goes on.
     pub(super) fn of_open_run(error: RekeyError, resume: &str) -> Self {
         if error.is_resumable() {
-            Self::resumable(format!("{error}; the run stays open and nothing is lost")).hint(resume)
+            let whose = if matches!(error, RekeyError::Store(_)) { "the database: " } else { "" };
+            Self::resumable(format!("{whose}{error}; the run stays open and nothing is lost")).hint(resume)
         } else {
             error.into()
         }
@@ -104,6 +118,9 @@ impl From<RekeyError> for Fault {
     fn from(error: RekeyError) -> Self {
         match error {
             RekeyError::Refused { what, hint } => Self::refused(what).hint(hint),
+            error @ RekeyError::SameKey { .. } => Self::usage(error.to_string()).hint(
+                "name the key that values are to leave as --old; a new one: reseal keygen --file new.key",
+            ),
             RekeyError::Store(error) => error.into(),
             RekeyError::Kms(error) => error.into(),
             error @ RekeyError::Proof(_) => Self::failed(error.to_string())
@@ -121,10 +138,15 @@ impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         let what = error.to_string();
         match &error {
-            StoreError::Transient { .. } => {
-                Self::failed(format!("the database: {what}")).hint("check that it is up, and try again")
+            StoreError::Transient { code, .. } => {
+                Self::failed(format!("{THE_DATABASE}: {what}")).hint(transient(code))
             }
             StoreError::NotMigrated => Self::refused(what).hint("reseal init"),
+            StoreError::Newer { .. } => Self::refused(what).hint(
+                "use the newer reseal: this one would not know what it does to them (reseal --version)",
+            ),
+            StoreError::Altered { .. } => Self::refused(what)
+                .hint("find out who changed them; reseal does not mend them: restore them from a backup"),
             StoreError::Retired { .. } => Self::refused(what).hint("name another key: reseal keys list"),
             StoreError::OtherTarget { .. } => Self::refused(what)
                 .hint("name the table and columns it was registered with, or another --logical-name"),
@@ -132,6 +154,9 @@ impl From<StoreError> for Fault {
                 Self::failed(what).hint("find the trigger that restores old values: reseal plan lists them")
             }
             StoreError::Refused { code, .. } => match code.as_str() {
+                NOT_A_DATABASE => Self::failed(what)
+                    .hint("name the SQLite database that the control plane uses: DATABASE_URL=sqlite://FILE"),
+                SQLITE_FULL => Self::failed(what).hint(NO_ROOM),
                 "configuration" => Self::usage(what).hint("postgres://USER@HOST/DATABASE"),
                 "tls" => Self::failed(what)
                     .hint("--tls verify-full needs a certificate for the host's name, by a known authority"),
@@ -159,5 +184,26 @@ impl From<KmsError> for Fault {
             KmsError::Service { .. } => Self::failed(what).hint("check the way to the KMS, and try again"),
             KmsError::Blob { .. } => Self::failed(what),
         }
+    }
+}
+
+/// SQLite's NOTADB and FULL.
+const NOT_A_DATABASE: &str = "26";
+const SQLITE_FULL: &str = "13";
+
+const NO_ROOM: &str = "make room on its disk, and type the same again";
+
+/// What to do about trouble that may pass.
+fn transient(code: &str) -> &'static str {
+    // The primary code of SQLite's BUSY and LOCKED, which have extended ones.
+    let is_busy = code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6));
+    match code {
+        "53100" => NO_ROOM,
+        "55P03" => "another session holds a lock (pg_locks says which): end it or wait, and try again",
+        _ if is_busy && code.len() < 5 => {
+            "another program is writing to the file: end it or wait, and try again"
+        }
+        "io" => "check that it is up, and its host and port, and try again",
+        _ => "check that it is up, and try again",
     }
 }

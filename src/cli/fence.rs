@@ -42,10 +42,10 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) async fn raise(call: &Call, mode: FenceMode) -> Result<Answer, Fault> {
-    let (new, format, name) = (meant::new_key(call)?, meant::format(call)?, meant::target_name(call));
+    let (new, format, name) = (meant::new_key(call)?, meant::format(call)?, meant::target_name(call)?);
     let store = connect::migrated_store(call, 2).await?;
     let rule = rekey::fence_rule(store.as_ref(), name.logical(), format, &new).await?;
-    let target = connect::target(store.as_ref(), &name).await?;
+    let target = connect::registered_target(call, store.as_ref(), &name).await?;
     let before = store.fence(&target.name).await?;
     let waiting = Waiting::new(&target.name);
     let raised = rekey::raise_fence(store.as_ref(), &target, mode, rule, PATIENCE, |blockers| {
@@ -90,7 +90,7 @@ pub(super) async fn raise(call: &Call, mode: FenceMode) -> Result<Answer, Fault>
 }
 
 pub(super) async fn off(call: &Call) -> Result<Answer, Fault> {
-    let name = meant::target_name(call);
+    let name = meant::target_name(call)?;
     let target = name.logical();
     let store = connect::migrated_store(call, 2).await?;
     let waiting = Waiting::new(target);
@@ -116,7 +116,7 @@ pub(super) async fn off(call: &Call) -> Result<Answer, Fault> {
 }
 
 pub(super) async fn status(call: &Call) -> Result<Answer, Fault> {
-    let name = meant::target_name(call);
+    let name = meant::target_name(call)?;
     let target = name.logical();
     let store = connect::migrated_store(call, 1).await?;
     let fence = store.fence(target).await?;

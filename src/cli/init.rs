@@ -5,12 +5,12 @@ use std::{path::Path, sync::Arc};
 use clap::Command;
 use reseal::{
     secret::SecretText,
-    store::{Store, sqlite::Sqlite},
+    store::{Store, StoreError, sqlite::Sqlite},
 };
 use serde_json::json;
 
 use super::{Answer, Call, Exit, Fault, args, audit, connect};
-use crate::config::SQLITE;
+use crate::config::{SQLITE, quote};
 
 pub(super) fn command() -> Command {
     let about = "Create or upgrade reseal's own tables: in the database, beside the ones it re-keys, and in the journal's";
@@ -51,7 +51,15 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
 /// The journal's database. A SQLite file is made where there is none: nothing else is in it.
 async fn journal(call: &Call, url: &SecretText) -> Result<Arc<dyn Store>, Fault> {
     match url.expose().strip_prefix(SQLITE).map(Path::new) {
-        Some(path) if !path.exists() => Ok(Arc::new(Sqlite::create(path).await?)),
+        Some(path) if !path.exists() => {
+            let made = Sqlite::create(path).await.map_err(|error| match (&error, path.parent()) {
+                (StoreError::Missing { .. }, Some(folder)) => {
+                    Fault::from(error).hint(format!("mkdir -p {}", quote(&folder.to_string_lossy())))
+                }
+                _ => error.into(),
+            })?;
+            Ok(Arc::new(made))
+        }
         _ => connect::open(call, url, 1).await,
     }
 }

@@ -157,7 +157,7 @@ pub(super) async fn new(call: &Call) -> Result<Answer, Fault> {
         return Err(Fault::usage("a data key is made by a KMS key")
             .hint("--new aws-kms:ARN-OR-ALIAS or --new local-kms:FILE"));
     };
-    let name = meant::target_name(call);
+    let name = meant::target_name(call)?;
     let purpose = name.logical();
     let store = connect::migrated_store(call, 1).await?;
     let kms = super::open::connect_kms(&spec).await?;

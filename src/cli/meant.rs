@@ -12,25 +12,36 @@ use reseal::{
     store::TargetName,
 };
 
-use super::{Call, Fault, args};
+use super::{Call, Fault, args, connect};
 
 /// The longest value that `--max-value` may allow, in bytes: `PostgreSQL` holds no longer one.
 const LONGEST_VALUE: u64 = 1 << 30;
 
-/// The table, as it is named.
-pub(super) fn target_name(call: &Call) -> TargetName {
+/// The table, as it is named. A column that is named twice is one operator's slip, and would be counted twice.
+///
+/// # Errors
+/// A column that is there twice: on SQLite, whose names are the same in either case, in any.
+pub(super) fn target_name(call: &Call) -> Result<TargetName, Fault> {
+    let columns = call.settings.texts("column");
+    let is_sqlite = connect::is_sqlite(call);
+    let is_same = |one: &String, other: &String| one == other || is_sqlite && one.eq_ignore_ascii_case(other);
+    let twice =
+        columns.iter().enumerate().find(|(at, name)| columns[..*at].iter().any(|one| is_same(one, name)));
+    if let Some((_, name)) = twice {
+        return Err(Fault::usage(format!("column {name} is named twice")).hint("give each --column once"));
+    }
     let table = call.settings.text("table").unwrap_or_default();
     let (schema, table) = match table.split_once('.') {
         Some((schema, table)) => (Some(schema.to_owned()), table.to_owned()),
         None => (None, table.to_owned()),
     };
-    TargetName {
+    Ok(TargetName {
         logical: call.settings.text("logical-name").map(str::to_owned),
         schema,
         table,
         key_column: call.settings.text("key-column").unwrap_or_default().to_owned(),
-        columns: call.settings.texts("column").to_vec(),
-    }
+        columns: columns.to_vec(),
+    })
 }
 
 /// The keys, as they are named.

@@ -75,6 +75,30 @@ impl Call {
         format!("reseal {command}{}", self.settings.flags(repeats))
     }
 
+    /// The line that gives `command` the same flags, and says where in `target` the values are, if this command takes no
+    /// flags for that and they are not where the other layers of settings say.
+    fn again_on(&self, command: &str, target: &Target) -> String {
+        let columns = target.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>();
+        let mut line = self.again(command);
+        for (name, values) in [("key-column", vec![target.key_column.as_str()]), ("column", columns)] {
+            let is_set = self.settings.texts(name).iter().map(String::as_str).eq(values.iter().copied());
+            if !is_set && args::takes(command, name) && !args::takes(&self.name, name) {
+                values.iter().for_each(|value| line += &format!(" --{name} {}", quote(value)));
+            }
+        }
+        line
+    }
+
+    /// This command again, with these columns, and what else it was given but for the target's name.
+    fn again_with_columns(&self, columns: &[&str]) -> String {
+        let repeats = |name: &str| {
+            !["rows-limit", "output", "column", "logical-name"].contains(&name)
+                && args::takes(&self.name, name)
+        };
+        let line = format!("reseal {}{}", self.name, self.settings.flags(repeats));
+        columns.iter().fold(line, |line, column| format!("{line} --column {}", quote(column)))
+    }
+
     /// The line that gives `command` the same database, and this other table.
     fn again_for(&self, command: &str, target: &Target) -> String {
         let repeats = |name: &str| {
@@ -210,6 +234,6 @@ pub(crate) fn done(call: &Call) -> Exit {
     runtime.shutdown_background();
     match answer {
         Ok(answer) => answer.give(call.output),
-        Err(fault) => fault.report(&call.name, call.output),
+        Err(fault) => fault.naming(connect::place(call)).report(&call.name, call.output),
     }
 }

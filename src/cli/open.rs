@@ -70,8 +70,8 @@ impl CellName {
     }
 
     /// The target, with this cell's column alone.
-    pub(super) fn target_name(&self, call: &Call) -> TargetName {
-        TargetName { columns: vec![self.column.clone()], ..meant::target_name(call) }
+    pub(super) fn target_name(&self, call: &Call) -> Result<TargetName, Fault> {
+        Ok(TargetName { columns: vec![self.column.clone()], ..meant::target_name(call)? })
     }
 }
 
@@ -91,7 +91,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let in_database =
         Shape::of(&value).v3.is_some() && named.is_some() && call.settings.value("database-url").is_some();
     let mut cell = named.unwrap_or_else(CellName::any);
-    let name = cell.target_name(call);
+    let name = cell.target_name(call)?;
     let mut opener = Opener::new(name.logical(), [cell.column.clone()]);
     let mut configured: Vec<Arc<dyn Kms>> = Vec::new();
     for spec in &old {

@@ -32,7 +32,7 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
-    let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
+    let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call)?);
     let store = connect::store(call, 2).await?;
     let plan = match plan::plan(store, &name, &choice, options).await? {
         Planned::Looked(plan) => plan,

@@ -36,7 +36,7 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) async fn list(call: &Call) -> Result<Answer, Fault> {
-    let name = meant::target_name(call);
+    let name = meant::target_name(call)?;
     let target = name.logical();
     let store = connect::migrated_store(call, 1).await?;
     let records = all(store.as_ref(), target).await?;
@@ -76,11 +76,12 @@ pub(super) async fn list(call: &Call) -> Result<Answer, Fault> {
             "sha256": hex::encode(record.sha256),
         })).collect::<Vec<_>>(),
     });
-    let hints = if records.is_empty() {
-        Vec::new()
-    } else {
-        vec![call.again("quarantine retry") + " --old KEY --new KEY"]
+    let known = store.targets().await?.into_iter().find(|known| known.name == target);
+    let retry = match &known {
+        Some(known) => call.again_on("quarantine retry", known),
+        None => call.again("quarantine retry"),
     };
+    let hints = if records.is_empty() { Vec::new() } else { vec![retry + " --old OLD-KEY --new NEW-KEY"] };
     Ok(Answer::Report { exit: Exit::Done, human, json, hints })
 }
 
@@ -99,11 +100,11 @@ pub(super) async fn all(store: &dyn Store, target: &str) -> Result<Vec<Quarantin
 }
 
 pub(super) async fn retry(call: &Call) -> Result<Answer, Fault> {
-    let (options, name) = (meant::options(call)?, meant::target_name(call));
+    let (options, name) = (meant::options(call)?, meant::target_name(call)?);
     // Values go where the run took the others.
     let choice = KeyChoice { new_data_key: false, ..meant::keys(call)? };
     let store = connect::migrated_store(call, 2).await?;
-    let target = connect::target(store.as_ref(), &name).await?;
+    let target = connect::registered_target(call, store.as_ref(), &name).await?;
     let job = Arc::new(rekey::prepare(store, target, &choice, options, Intent::Run).await?);
     let retried = rekey::retry_quarantined(&job).await?;
     let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);

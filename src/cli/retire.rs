@@ -67,7 +67,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         new_data_key: false,
         clear_text: ClearText::Quarantine,
     };
-    let (options, name) = (meant::options(call)?, meant::target_name(call));
+    let (options, name) = (meant::options(call)?, meant::target_name(call)?);
     let store = connect::migrated_store(call, 2).await?;
     let target = connect::target(store.as_ref(), &name).await?;
     let old = OldKey::load(&spec).await?;
@@ -138,10 +138,14 @@ fn removal(spec: &KeySpec, name: &str, targets: &str) -> Vec<String> {
                 "  from .env files, shell profiles, images, and every other program that was given it"
                     .to_owned(),
             ];
-            if let StaticSource::File(path) = source {
-                lines.push(format!("  from this disk:          shred -u {}", quote(&path.to_string_lossy())));
-            }
+            // Before the line that destroys what may be the only copy.
             lines.push(keep.to_owned());
+            if let StaticSource::File(path) = source {
+                lines.push(format!(
+                    "Once that copy is made, from this disk:  shred -u {}",
+                    quote(&path.to_string_lossy())
+                ));
+            }
             lines
         }
         KeySpec::Kms(KmsSpec::Aws(_)) => vec![
@@ -184,10 +188,14 @@ pub(super) fn fault(call: &Call, key: &KeySpec, main: &str, waivers: &[String], 
     let what = obstacles.iter().map(|obstacle| obstacle.what.as_str()).collect::<Vec<_>>().join("; ");
     let mut lines: Vec<String> = Vec::new();
     for obstacle in &obstacles {
-        let line = remedy(call, key, main, obstacle);
-        if !lines.contains(&line) {
-            lines.push(line);
+        let mut remedies = vec![remedy(call, key, main, obstacle)];
+        if obstacle.remedy == Remedy::Fence {
+            // What was written before the fence: the verify behind it would find it, one step later.
+            let sweep = Obstacle { remedy: Remedy::Run, ..obstacle.clone() };
+            remedies.push(remedy(call, key, main, &sweep));
         }
+        remedies.retain(|line| !lines.contains(line));
+        lines.extend(remedies);
     }
     let document = json!({
         "obstacles": obstacles.iter().map(|obstacle| json!({

@@ -16,7 +16,7 @@ use tokio::{sync::watch, time::timeout};
 use super::{
     Answer, Call, Exit, Fault, args, audit, connect, control, meant,
     metrics::Exporter,
-    progress,
+    next, progress,
     report::{self, Report},
     signals::Signals,
     staged, stdio,
@@ -80,7 +80,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     if let Some(step) = call.settings.text("staged") {
         return staged::run(call, step).await;
     }
-    let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
+    let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call)?);
     let planned = meant::planned(call)?;
     // As many as are opened: `set workers` can ask for more than the process was started with.
     let connections = 2 * MOST_WORKERS + 3;
@@ -90,8 +90,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     let job = signals
         .unless_stopped(&resume, async {
             let store = connect::migrated_store(call, connections).await?;
-            let target = connect::target(store.as_ref(), &name).await?;
-            tell_last_run(store.as_ref(), &target).await?;
+            let target = connect::registered_target(call, store.as_ref(), &name).await?;
             let job = rekey::prepare(store, target, &choice, options, Intent::Run).await?;
             if let Some(planned) = &planned {
                 rekey::plan::require_plan(&job, &choice, &name, planned).await.map_err(
@@ -113,6 +112,8 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     warn_of_one_key_readers(call, &job).await?;
     let (stop, stopping) = rekey::stop_signal();
     let (status, watching) = watch::channel(Status::default());
+    let last = work.store.latest_run(&work.target.name).await?;
+    let told = tokio::spawn(tell_last_run(last, watching.clone()));
     let exported = tokio::spawn(exporter.export(watching.clone()));
     let shown = tokio::spawn(progress::show(Arc::clone(&job.store), watching.clone(), call.output));
     let end = {
@@ -131,11 +132,18 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         }
     };
     // They end by themselves, now that nothing sends to them; but not while one waits for a database that hangs.
-    drop(timeout(Duration::from_secs(1), async { tokio::join!(shown, exported) }).await);
+    drop(timeout(Duration::from_secs(1), async { tokio::join!(shown, exported, told) }).await);
     let open = watching.borrow().run.clone();
     match (end, open) {
         (End::Ran(ended), open) => match (*ended, open) {
-            (Ok(report), _) => audit::with_head(work.store.as_ref(), work.answer(call, &report)).await,
+            (Ok(report), _) => {
+                let standing = rekey::standing(work.store.as_ref(), &work.target).await?;
+                let next = match standing {
+                    Some(standing) => next::hints(call, work.store.as_ref(), &standing).await?,
+                    None => Vec::new(),
+                };
+                audit::with_head(work.store.as_ref(), work.answer(call, &report, next)).await
+            }
             (Err(error), None) => Err(error.into()),
             (Err(error), Some(run)) => {
                 let outcome = if error.is_resumable() { Outcome::Interrupted } else { Outcome::Failed };
@@ -169,14 +177,13 @@ async fn warn_of_one_key_readers(call: &Call, job: &rekey::Job) -> Result<(), Fa
     Ok(())
 }
 
-/// Says that a run which is over is not gone on with.
-async fn tell_last_run(store: &dyn Store, target: &Target) -> Result<(), Fault> {
-    let last = store.latest_run(&target.name).await?;
-    if let Some(last) = last.filter(|last| !last.state.is_open()) {
+/// Says that a run which is over is not gone on with, once there is a new one: it may yet be refused.
+async fn tell_last_run(last: Option<RunRow>, mut watching: watch::Receiver<Status>) {
+    let Some(last) = last.filter(|last| !last.state.is_open()) else { return };
+    if watching.wait_for(|status| status.run.is_some()).await.is_ok() {
         let ended = last.state.as_str();
         stdio::note(format_args!("run {} is over ({ended}): this is a new one", last.run_id));
     }
-    Ok(())
 }
 
 impl Work {
@@ -203,9 +210,9 @@ impl Work {
         self.report(run, outcome, &tally, 0).json()
     }
 
-    fn answer(&self, call: &Call, done: &rekey::Report) -> Answer {
+    fn answer(&self, call: &Call, done: &rekey::Report, next: Vec<String>) -> Answer {
         let report = self.report(&done.run, done.outcome, &done.tally, done.rows_here);
-        let (exit, ended, mut hints) = self.ending(call, done);
+        let (exit, ended, mut hints) = self.ending(call, done, next);
         let mut human = format!(
             "{}: {ended}. Run {}, {} under {}.\n",
             self.target.name, done.run.run_id, self.keys.format, self.keys.new
@@ -221,6 +228,12 @@ impl Work {
             human +=
                 &format!("{} re-keyed values do not look like a URL.\n", stdio::commas(done.tally.not_urls));
         }
+        if let Some(edits) = &done.edits {
+            human += &format!(
+                "{} values rewritten by this process.\n",
+                stdio::commas(i64::try_from(edits.changed).unwrap_or(i64::MAX))
+            );
+        }
         human += &control::in_words(&done.run.orders);
         human += "What no re-key answers: a URL that somebody already read. That needs new credentials.\n";
         if self.keys.format == Format::V3 && matches!(exit, Exit::Done | Exit::Attention) {
@@ -228,23 +241,34 @@ impl Work {
                 "The values need the registry's data keys: keep an export of them beside your backups.\n";
             hints.push(call.again("keys export") + " data-keys.json");
         }
-        Answer::Report { exit, human, json: report.json(), hints }
+        let mut json = report.json();
+        if let Some(edits) = &done.edits {
+            json["rewritten"] = edits.changed.into();
+        }
+        Answer::Report { exit, human, json, hints }
     }
 
-    /// The exit code, what is true now in words, and what to type next.
-    fn ending(&self, call: &Call, done: &rekey::Report) -> (Exit, &'static str, Vec<String>) {
+    /// The exit code, what is true now in words, and what to type next: `next`, where the run is complete.
+    fn ending(&self, call: &Call, done: &rekey::Report, next: Vec<String>) -> (Exit, String, Vec<String>) {
+        let columns = self.target.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>();
         match done.outcome {
+            Outcome::Complete if done.edits.is_some_and(|edits| edits.is_for_none) => (
+                Exit::Attention,
+                "complete, and NO password was changed: no value is a URL of the old one's host, port and user"
+                    .to_owned(),
+                vec![format!("see that --rewrite-old-url is the URL that tenants hold, then: {}", call.again("run"))],
+            ),
             Outcome::Complete => {
-                (Exit::Done, "complete, nothing is under an old key", vec![call.again("verify")])
+                (Exit::Done, format!("complete, nothing in {} is under an old key", columns.join(", ")), next)
             }
             Outcome::Quarantined => (
                 Exit::Attention,
-                "finished, some values are in quarantine and unchanged",
+                "finished, some values are in quarantine and unchanged".to_owned(),
                 vec![call.again("quarantine list"), call.again("quarantine retry")],
             ),
             Outcome::Chased => (
                 Exit::Resumable,
-                "stopped, values under an old key keep appearing",
+                "stopped, values under an old key keep appearing".to_owned(),
                 vec![
                     "give every instance that writes the table the new key, then:".to_owned(),
                     call.again("run"),
@@ -252,15 +276,22 @@ impl Work {
             ),
             Outcome::Paused => (
                 Exit::Resumable,
-                "paused",
+                "paused".to_owned(),
                 vec![format!("{}, then:", call.again("resume")), call.again("run")],
+            ),
+            Outcome::Interrupted if done.tally.quarantined > 0 => (
+                Exit::Resumable,
+                "stopped early at a clean checkpoint, some values are in quarantine and unchanged".to_owned(),
+                vec![call.again("quarantine list"), call.again("run")],
             ),
             Outcome::Interrupted => (
                 Exit::Resumable,
-                "stopped early at a clean checkpoint, every value opens",
+                "stopped early at a clean checkpoint, every value that was read opens".to_owned(),
                 vec![call.again("run")],
             ),
-            Outcome::Failed => (Exit::Failed, "failed in another process", vec![call.again("status")]),
+            Outcome::Failed => {
+                (Exit::Failed, "failed in another process".to_owned(), vec![call.again("status")])
+            }
         }
     }
 }

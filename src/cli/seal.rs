@@ -71,7 +71,7 @@ async fn bound(call: &Call, new: KeySpec) -> Result<(Arc<Sealer>, String), Fault
         Fault::usage("a v3 value is bound to its cell").hint("name it with --row KEY and --column NAME")
     })?;
     let store = connect::migrated_store(call, 1).await?;
-    let target = connect::target(store.as_ref(), &cell.target_name(call)).await?;
+    let target = connect::target(store.as_ref(), &cell.target_name(call)?).await?;
     let row = open::canonical(&target, &cell.row)?;
     let choice = KeyChoice {
         old: Vec::new(),

@@ -16,7 +16,7 @@ const MOST_CHANGED: usize = 1000;
 
 /// Does the step that `--staged` names.
 pub(super) async fn run(call: &Call, step: &str) -> Result<Answer, Fault> {
-    let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call));
+    let (choice, options, name) = (meant::keys(call)?, meant::options(call)?, meant::target_name(call)?);
     let most = call.settings.number("max-changed", 0..=100_000)?;
     let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(MOST_CHANGED);
     let mut signals = Signals::install()?;
@@ -24,7 +24,7 @@ pub(super) async fn run(call: &Call, step: &str) -> Result<Answer, Fault> {
     signals
         .unless_stopped(&resume, async {
             let store = connect::migrated_store(call, 2).await?;
-            let target = connect::target(store.as_ref(), &name).await?;
+            let target = connect::registered_target(call, store.as_ref(), &name).await?;
             let job = Arc::new(rekey::prepare(store, target, &choice, options, Intent::Run).await?);
             if let Some(run) = job.store.open_run(&job.target.name).await? {
                 let what = format!("run {} of {} is open", run.run_id, run.target);

@@ -52,7 +52,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
         new_data_key: false,
         clear_text: ClearText::Quarantine,
     };
-    let (options, name) = (meant::options(call)?, meant::target_name(call));
+    let (options, name) = (meant::options(call)?, meant::target_name(call)?);
     let store = connect::migrated_store(call, 2).await?;
     let target = connect::target_to_read(store.as_ref(), &name).await?;
     let job = Arc::new(rekey::prepare(store, target, &choice, options, Intent::Verify).await?);
@@ -85,7 +85,7 @@ pub(super) async fn run(call: &Call) -> Result<Answer, Fault> {
     }
     let store = job.store.as_ref();
     let (exit, hints) = if !verified.passed() {
-        (Exit::Attention, vec![call.again("quarantine list"), call.again("run")])
+        (Exit::Attention, vec![call.again("quarantine list"), call.again("run") + " --old OLD-KEY"])
     } else if let Some(standing) = rekey::standing(store, &job.target).await? {
         (Exit::Done, next::hints(call, store, &standing).await?)
     } else {

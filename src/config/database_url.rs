@@ -73,6 +73,18 @@ impl<'a> DatabaseUrl<'a> {
     }
 }
 
+/// Where the database at `url` is, as it may be shown: its file, or host, port and name. No user, password or option.
+pub(crate) fn place_of(url: &SecretText) -> String {
+    if let Some(path) = url.expose().strip_prefix(SQLITE) {
+        return path.to_owned();
+    }
+    let Ok(url) = Url::parse(url.expose()) else { return String::new() };
+    let socket = url.query_pairs().find(|(key, _)| key == "host").map(|(_, value)| value.into_owned());
+    let host = url.host_str().map(str::to_owned).filter(|host| !host.is_empty()).or(socket);
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}{port}{}", host.unwrap_or_default(), url.path())
+}
+
 fn no_url(place: &str) -> ConfigError {
     ConfigError::new(format!("{place} does not hold a database URL"))
         .hint("postgres://USER@HOST/DATABASE or sqlite://FILE; a password goes in DATABASE_URL, env:NAME or file:PATH")

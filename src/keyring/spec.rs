@@ -35,7 +35,7 @@ pub enum KmsSpec {
 pub enum KeySpecError {
     /// A key itself.
     #[error(
-        "a key itself was given where a key is named: put it in an environment variable or a file, and name that (static:env:NAME, static:file:PATH)"
+        "a key itself was given where a key is named: others may have seen it, so treat it as exposed; put a key in an environment variable or a file, and name that (static:env:NAME, static:file:PATH)"
     )]
     RawKey,
     /// None of the forms.
@@ -73,7 +73,9 @@ impl FromStr for KeySpec {
         } else if let Some(id) = after("data-key:") {
             Ok(Self::DataKey(id?.to_ascii_lowercase().parse().map_err(|_| KeySpecError::DataKey)?))
         } else {
-            refuse_key(text).and(Err(KeySpecError::Form))
+            // A form that is cut short, such as `static:`, may have a key behind it all the same.
+            let last = text.rsplit(':').next().unwrap_or_default();
+            refuse_key(last).and(Err(KeySpecError::Form))
         }
     }
 }

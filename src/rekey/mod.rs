@@ -24,6 +24,7 @@ mod identity;
 pub mod plan;
 mod prepare;
 mod quarantine;
+mod registered;
 mod retire;
 mod rewrap;
 mod staged;
@@ -36,6 +37,7 @@ pub use engine::{Hook, Metrics, Moment, Status, Step, Stop, StopSignal, Waiting,
 pub use fence::{fence_rule, lower_fence, raise_fence};
 pub use prepare::{Intent, KeyChoice, prepare};
 pub use quarantine::{Retried, retry_quarantined};
+pub use registered::{OtherTarget, registered_otherwise};
 pub use retire::{
     Destroyed, KeyUse, Next, Obstacle, OldKey, Remedy, RetireError, Retired, Standing, destroy, key_uses,
     next_step, retire, standing,
@@ -244,8 +246,19 @@ pub struct Report {
     pub tally: Tally,
     /// Rows that this process read in a first sweep.
     pub rows_here: u64,
+    /// What came of its edit in this process; `None`: it has none.
+    pub edits: Option<Edits>,
     /// How long this process worked.
     pub elapsed: Duration,
+}
+
+/// What came of a rewrite's edit in one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edits {
+    /// Values that it changed.
+    pub changed: u64,
+    /// Whether, of all values of the table, there is none that the edit is for.
+    pub is_for_none: bool,
 }
 
 /// Why a run, a verify or a plan stopped.
@@ -258,6 +271,12 @@ pub enum RekeyError {
         what: String,
         /// What would make it hold.
         hint: String,
+    },
+    /// The only old key is the new one.
+    #[error("the old key and the new key are the same, {key}: there is nothing to re-key")]
+    SameKey {
+        /// The key's name.
+        key: String,
     },
     /// The database is in trouble, or refuses.
     #[error(transparent)]
@@ -292,7 +311,11 @@ impl RekeyError {
         match self {
             Self::Store(error) => error.is_transient(),
             Self::Kms(_) => true,
-            Self::Refused { .. } | Self::Proof(_) | Self::NotIdempotent { .. } | Self::Sums { .. } => false,
+            Self::Refused { .. }
+            | Self::SameKey { .. }
+            | Self::Proof(_)
+            | Self::NotIdempotent { .. }
+            | Self::Sums { .. } => false,
         }
     }
 }

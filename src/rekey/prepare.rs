@@ -1,6 +1,6 @@
 //! From named keys to a job: loads static keys, asks the KMS, unwraps the registry's data keys.
 
-use std::{num::NonZero, sync::Arc};
+use std::{env, num::NonZero, sync::Arc};
 
 use super::{DataKeyScope, Hook, Job, Kind, Options, RekeyError, RunKeys, Step, identity};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     keyring::{
         ClearText, Opener, RegistryError, Sealer, generate,
         kms::{self, Kms, KmsError, Quota},
-        spec::{KeySpec, KmsSpec},
+        spec::{KeySpec, KmsSpec, StaticSource},
         static_key, unwrap,
     },
     secret::DataKey,
@@ -75,6 +75,7 @@ pub async fn prepare(
     old.dedup();
     if intent != Intent::Verify {
         require_living(store.as_ref(), &new.name(), &old).await?;
+        require_another(choice, &options, &new.name(), &old)?;
     }
     let columns = target.columns.iter().map(|column| column.name.clone());
     let mut opener = Opener::new(target.name.clone(), columns);
@@ -126,19 +127,36 @@ pub async fn prepare(
     Ok(Job { store, target, keys, opener, sealer, new_data_key: registry.new, options })
 }
 
-/// Refuses a key that was retired.
+/// Refuses to seal under a key that was retired. As an old key it opens what came back under it, from a backup or by a
+/// program that still holds it: a run away from it is the only way on. Not so a data key: no reader opens one that is
+/// retired (`docs/formats.md`, what readers reject).
 async fn require_living(store: &dyn Store, new: &str, old: &[String]) -> Result<(), RekeyError> {
     let retired = if store.is_migrated().await? { store.retirements().await? } else { Vec::new() };
-    let Some(key) = retired.iter().find(|retired| retired.key == new || old.contains(&retired.key)) else {
-        return Ok(());
-    };
+    let is_gone = |key: &str| key == new || key.starts_with("data-key:") && old.iter().any(|old| old == key);
+    let Some(key) = retired.iter().find(|retired| is_gone(&retired.key)) else { return Ok(()) };
     Err(RekeyError::Refused {
         what: format!("{} was retired on {}", key.key, rfc3339(key.retired_ms)),
         hint: match key.key == new {
             true => "nothing may be sealed under it any more: name another key as --new".to_owned(),
-            false => "no value is under it any more: leave it out of --old".to_owned(),
+            false => "a retired data key opens nothing: leave it out of --old".to_owned(),
         },
     })
+}
+
+/// Refuses a run from a static key to the very same one, which would re-key nothing and call that complete. What has
+/// something else to do with values under the new key may name it as the old one too.
+fn require_another(
+    choice: &KeyChoice,
+    options: &Options,
+    new: &str,
+    old: &[String],
+) -> Result<(), RekeyError> {
+    let does_more = options.reseal_ambiguous || choice.clear_text == ClearText::Seal;
+    let is_plain = matches!(options.kind, Kind::Rekey) && choice.format == Format::V1 && !does_more;
+    match old {
+        [only] if is_plain && only == new => Err(RekeyError::SameKey { key: new.to_owned() }),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn mismatch(format: Format) -> RekeyError {
@@ -209,9 +227,21 @@ impl Ring {
 }
 
 pub(super) fn refused(spec: &KeySpec, error: &dyn std::error::Error) -> RekeyError {
-    RekeyError::Refused {
-        what: format!("{spec}: {error}"),
-        hint: "reseal run --help lists the forms of a key".to_owned(),
+    let (name, error) = (spec.to_string(), error.to_string());
+    let what = if error.starts_with(&format!("{name}: ")) { error } else { format!("{name}: {error}") };
+    RekeyError::Refused { what, hint: where_to_keep(spec) }
+}
+
+/// What to type so that there is a key where `spec` says.
+fn where_to_keep(spec: &KeySpec) -> String {
+    match spec {
+        KeySpec::Static(StaticSource::Env(name)) if env::var_os(name).is_none() => {
+            format!("export {name}, with the key's text, to this shell: read -rs {name}; export {name}")
+        }
+        KeySpec::Kms(KmsSpec::Local(path)) if !path.exists() => {
+            format!("the path of a keyring; a new one: reseal keygen --local-kms {}", path.display())
+        }
+        _ => "reseal --help lists the forms of a key".to_owned(),
     }
 }
 

@@ -5,7 +5,11 @@ use std::{collections::HashMap, sync::Arc};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
-use super::{Edited, Job, KMS_CONCURRENCY, RekeyError, Step, edit, engine::count};
+use super::{
+    Job, KMS_CONCURRENCY, RekeyError, Step,
+    edit::{self, Applied},
+    engine::count,
+};
 use crate::{
     envelope::Shape,
     keyring::{Attempt, Opener, Reason},
@@ -179,7 +183,7 @@ fn is_edited(job: &Job, page: &Page, row: usize, column: usize, plaintext: &mut 
     job.options.kind.edit().is_none_or(|edit| {
         let row = page.keys[row].to_string();
         let edited = edit::apply(edit, job.cell(column, &row), plaintext, &mut Plaintext::new());
-        matches!(edited, Ok(Edited::Same))
+        matches!(edited, Ok(Applied::Foreign | Applied::Already))
     })
 }
 

@@ -22,6 +22,22 @@ pub enum StoreError {
     /// reseal's own tables are not there, or are those of another version.
     #[error("reseal's own tables are missing or not up to date")]
     NotMigrated,
+    /// reseal's own tables were made by a newer version.
+    #[error(
+        "reseal's own tables are of a newer version than this reseal: migration {version} is not known here"
+    )]
+    Newer {
+        /// The first migration that is not known.
+        version: i64,
+    },
+    /// A migration on record is not the one that this version has.
+    #[error(
+        "reseal's own tables are not as reseal made them: migration {version} is not the one of this reseal, or is broken off"
+    )]
+    Altered {
+        /// The migration.
+        version: i64,
+    },
     /// The logical name is taken by another table or other columns.
     #[error("target {name} is registered for another table, key or columns")]
     OtherTarget {
@@ -90,6 +106,32 @@ fn is_transient_sqlite(code: &str) -> bool {
     code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6))
 }
 
+impl StoreError {
+    /// What a migration that was not applied means.
+    pub(super) fn of_migration(error: sqlx::migrate::MigrateError) -> Self {
+        use sqlx::migrate::MigrateError;
+        match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => error.into(),
+            MigrateError::VersionMissing(version) => Self::Newer { version },
+            MigrateError::VersionMismatch(version) | MigrateError::Dirty(version) => {
+                Self::Altered { version }
+            }
+            _ => Self::NotMigrated,
+        }
+    }
+
+    /// Whether all of `known` migrations are among those `applied`.
+    ///
+    /// # Errors
+    /// [`StoreError::Newer`] for one that is applied and not known.
+    pub(super) fn is_current(known: &[i64], applied: &[i64]) -> Result<bool, Self> {
+        match applied.iter().find(|version| !known.contains(version)) {
+            Some(&version) => Err(Self::Newer { version }),
+            None => Ok(known.iter().all(|version| applied.contains(version))),
+        }
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let (transient, code, message) = match &error {
@@ -102,7 +144,11 @@ impl From<sqlx::Error> for StoreError {
                 };
                 (transient, code, database.message().to_owned())
             }
-            sqlx::Error::Io(io) => (true, "io".to_owned(), io.kind().to_string()),
+            // Of a host's name that is not found the kind says nothing.
+            sqlx::Error::Io(io) => match io.kind().to_string() {
+                kind if kind == "uncategorized error" => (true, "io".to_owned(), io.to_string()),
+                kind => (true, "io".to_owned(), kind),
+            },
             sqlx::Error::Protocol(_) => {
                 (true, "protocol".to_owned(), "the connection was cut off".to_owned())
             }

@@ -1,5 +1,7 @@
 //! The table to re-key: what is asked for, what it is, and what stands in the way.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::KeyKind;
@@ -59,10 +61,23 @@ pub struct Target {
     pub has_triggers: bool,
 }
 
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>();
+        let Self { schema, table, key_column, .. } = self;
+        write!(f, "{schema}.{table}, key {key_column}, columns {}", columns.join(", "))
+    }
+}
+
 impl Target {
     /// The position of a column, by name.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|column| column.name == name)
+    }
+
+    /// Whether this is the same table, key and columns as `other`.
+    pub fn is_as(&self, other: &Self) -> bool {
+        *self == Self { has_triggers: self.has_triggers, ..other.clone() }
     }
 
     /// Row and column of a cell that a query gave as the row's key and the column's position, both as text.
@@ -108,6 +123,8 @@ impl Finding {
 /// What [`Store::inspect`](super::Store::inspect) found.
 #[derive(Debug)]
 pub struct Inspection {
+    /// Whether there is such a table at all, or something that has its name.
+    pub exists: bool,
     /// The table, when it is clear what it is.
     pub target: Option<Target>,
     /// Everything found, refusals first.

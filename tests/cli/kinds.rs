@@ -42,11 +42,25 @@ async fn a_reset_password_is_written_on_the_way() {
     operator.reseal(&with_keys(&["run"], &elsewhere)).exits(2);
 
     let run = operator.reseal(&with_keys(&["run"], &REWRITE)).exits(0);
-    let verify = run.hints()[0].to_owned();
+    assert!(run.out.contains("\n3 values rewritten by this process.\n"), "{}", run.out);
+    let verify = run.hints().into_iter().find(|hint| hint.starts_with("reseal verify")).unwrap().to_owned();
     assert!(verify.contains("--rewrite-old-url file:old.url"), "{verify}");
     operator.type_line(&verify).exits(0);
     let status = operator.reseal(&["status"]).exits(0);
     assert!(status.out.contains("with the edit url-password"), "{}", status.out);
+
+    // Once more, nothing is left to rewrite, and the URLs are the server's all the same.
+    let again =
+        operator.reseal(&with_keys(&["run"], &[&REWRITE[..], &["--output", "json"]].concat())).exits(0);
+    assert_eq!(again.json()["rewritten"], 0);
+    operator.file("old.url", "rediss://default:0ld@elsewhere.upstash.io:6379", 0o600);
+    operator.set("REDIS_URL", "rediss://default:0ther@elsewhere.upstash.io:6379");
+    let none = operator.reseal(&with_keys(&["run"], &REWRITE)).exits(3);
+    assert!(none.out.contains("complete, and NO password was changed"), "{}", none.out);
+    assert!(none.out.contains("\n0 values rewritten by this process.\n"), "{}", none.out);
+    assert!(none.hints()[0].contains("--rewrite-old-url file:old.url"), "{:?}", none.hints());
+    operator.file("old.url", &format!("{SHARED}\n"), 0o600);
+    operator.set("REDIS_URL", RESET);
 
     let other = ["verify", "--new", "local-kms:keyring.json", "--rewrite-old-url", "file:old.url"];
     let other = [&other[..], &["--rewrite-url-password-from", "env:OTHER_URL"]].concat();
@@ -126,7 +140,18 @@ async fn all_at_once_for_a_reader_with_one_key() {
     );
     operator.reseal(&[&["run", "--staged", "prepare"], &KEYS[..]].concat()).exits(4);
 
+    let says = |out: &str, hint: &str| {
+        let status = operator.reseal(&["status"]).exits(0);
+        assert!(
+            status.out.starts_with(out) && status.hints()[0].ends_with(hint),
+            "{}{}",
+            status.out,
+            status.err
+        );
+    };
     let prepared = run(&["--staged", "prepare"]).exits(0);
+    let next = "reseal run --format v1 --old OLD-KEY --new NEW-KEY";
+    says("org_instances: values are being sealed ahead under static:", &format!("{next} --staged swap"));
     let (old, new) = (["--old", "static:env:OLD_KEY"], ["--new", "static:env:NEW_KEY"]);
     let line = format!("reseal run {} {} --format v1 --staged swap", old.join(" "), new.join(" "));
     assert_eq!(prepared.hints(), [&line]);
@@ -134,6 +159,7 @@ async fn all_at_once_for_a_reader_with_one_key() {
 
     let swapped = operator.type_line(&line).exits(0);
     assert!(swapped.out.contains("Deploy the new key NOW"), "{}", swapped.out);
+    says("org_instances: its values were swapped under static:", next);
     let rest = operator.type_line(swapped.hints()[0]).exits(0);
     assert!(!rest.err.contains("note: a program"), "{}", rest.err);
     operator.reseal(&["verify", "--format", "v1", "--new", "static:env:NEW_KEY"]).exits(0);

@@ -62,11 +62,15 @@ async fn from_a_static_key_to_a_kms_on_postgres() {
         document["target"],
         json!({"table": "org_instances", "columns": ["database_url_encrypted", "redis_url_encrypted"]})
     );
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
     let count = |name: &str| document["values"][name].as_i64().unwrap();
     assert_eq!(count("total"), 240);
     assert_eq!(count("rekeyed") + count("null"), 240);
     assert_eq!((count("current"), count("quarantined"), count("vanished")), (0, 0, 0));
-    assert_eq!(run.hints(), ["reseal verify --new local-kms:keyring.json"]);
+    assert_eq!(
+        run.hints(),
+        ["reseal fence enforce --new local-kms:keyring.json", "reseal verify --new local-kms:keyring.json"]
+    );
     let under_the_old = |value: &Vec<u8>| oracle::open_v1(&super::operator::OLD, value).is_some();
     assert!(
         !stored_in_postgres(&pool)
@@ -92,7 +96,13 @@ async fn from_a_static_key_to_a_kms_on_postgres() {
     assert_eq!(status["rows"]["left"], 0);
 
     let again = operator.reseal(&with_keys(&["run"], &[])).exits(0);
-    assert!(again.out.starts_with("org_instances: complete, nothing is under an old key."), "{}", again.out);
+    let complete = "org_instances: complete, nothing in database_url_encrypted, redis_url_encrypted is under an old key.";
+    assert!(again.out.starts_with(complete), "{}", again.out);
+    assert!(
+        again
+            .err
+            .starts_with(&format!("run {} is over (complete): this is a new one\n", text(&document["run"])))
+    );
     assert!(again.out.contains("\n    0  re-keyed\n"), "{}", again.out);
 }
 
@@ -180,4 +190,18 @@ async fn the_same_on_sqlite() {
     let back = ["run", "--format", "v1", "--old", "local-kms:keyring.json", "--new", "static:env:OLD_KEY"];
     operator.reseal(&back).exits(0);
     operator.reseal(&["verify", "--format", "v1", "--new", "static:env:OLD_KEY"]).exits(0);
+}
+
+#[tokio::test]
+async fn an_early_end_does_not_praise_what_is_in_quarantine() {
+    let (operator, pool, _) = Operator::on_sqlite(40).await;
+    let garbage = "UPDATE org_instances SET database_url_encrypted = zeroblob(60)";
+    sqlx::query(garbage).execute(&pool).await.unwrap();
+    operator.reseal(&["init"]).exits(0);
+    let some = ["--rows-limit", "10", "--batch", "5", "--workers", "1"];
+    let early = operator.reseal(&with_keys(&["run"], &some)).exits(5);
+    let said =
+        "org_instances: stopped early at a clean checkpoint, some values are in quarantine and unchanged.";
+    assert!(early.out.starts_with(said), "{}", early.out);
+    assert_eq!(early.hints()[0], "reseal quarantine list");
 }

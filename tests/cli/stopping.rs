@@ -56,7 +56,9 @@ async fn ctrl_c_ends_at_a_checkpoint_and_says_how_to_go_on() {
         operator.watch(&said);
         assert!(said.err.starts_with("finishing this batch…"), "{}", said.err);
         assert!(
-            said.out.starts_with("org_instances: stopped early at a clean checkpoint, every value opens."),
+            said.out.starts_with(
+                "org_instances: stopped early at a clean checkpoint, every value that was read opens."
+            ),
             "{}",
             said.out
         );

@@ -1,6 +1,7 @@
 //! Destroying: too early, with a clock that was set back, with a value that shows the key.
 
 use super::{Road, old_key};
+use crate::cli::operator::{OLD, Operator};
 
 async fn retired(name: &str) -> Road {
     let road = Road::verified(name, "v3").await;
@@ -86,4 +87,63 @@ async fn a_soak_is_a_number_and_a_unit() {
         let refused = road.operator.reseal(&["destroy", "static:env:OLD_KEY", "--soak", soak]).exits(2);
         assert!(refused.err.contains("a whole number and d, h, m or s"), "{}", refused.err);
     }
+}
+
+/// A backup brings values under the retired key back: every line that is said then leads on, and none in a circle.
+#[tokio::test]
+async fn values_that_a_backup_brings_back_leave_the_retired_key_again() {
+    let road = Road::verified("finish_restored", "v2").await;
+    road.retire(&["--waive", "holders"]).exits(0);
+    road.operator.reseal(&["fence", "off"]).exits(0);
+    road.stale_write().await.unwrap();
+
+    let verify = road.type_with(&["verify"]).exits(3);
+    assert!(verify.hints()[1].ends_with("--format v2 --old OLD-KEY"), "{:?}", verify.hints());
+    let status = road.operator.reseal(&["status"]).exits(0);
+    assert!(status.out.contains(": 1 values FAILED.\n"), "{}", status.out);
+    assert_eq!(
+        status.hints(),
+        ["values failed the latest verify; with every key that they may be under: \
+          reseal run --format v2 --new NEW-KEY --old OLD-KEY"]
+    );
+    let document = road.operator.reseal(&["status", "--output", "json"]).exits(0).json();
+    assert_eq!(
+        (&document["verify"]["failed"], &document["verify"]["of_latest_run"]),
+        (&1.into(), &true.into())
+    );
+    let destroy = ["destroy", "static:env:OLD_KEY", "--soak", "0s", "--confirm", &old_key()];
+    let refused = road.operator.reseal(&destroy).exits(4);
+    assert!(refused.hints()[0].ends_with("--old static:env:OLD_KEY"), "{:?}", refused.hints());
+
+    let run = road.type_with(&["run", "--old", "static:env:OLD_KEY"]).exits(0);
+    assert_eq!(run.hints(), ["reseal verify --new local-kms:keyring.json --format v2"]);
+    let status = road.operator.reseal(&["status"]).exits(0);
+    assert!(status.out.contains(": 1 values FAILED, and there was a run since.\n"), "{}", status.out);
+    assert_eq!(status.hints(), ["reseal verify --format v2 --new NEW-KEY"]);
+    road.operator.type_line(run.hints()[0]).exits(0);
+    let status = road.operator.reseal(&["status"]).exits(0);
+    assert!(status.out.contains(": every value passed.\n"), "{}", status.out);
+    assert!(status.hints()[0].starts_with("after the soak: reseal destroy OLD-KEY"), "{:?}", status.hints());
+    road.operator.reseal(&destroy).exits(0);
+}
+
+/// The line that destroys a file comes after the one that says to keep a copy of it.
+#[tokio::test]
+async fn a_copy_is_kept_before_the_file_is_shredded() {
+    let (operator, _pool, _) = Operator::on_sqlite(5).await;
+    operator.file("old.key", &hex::encode(OLD), 0o600);
+    operator.reseal(&["init"]).exits(0);
+    operator
+        .reseal(&["run", "--format", "v3", "--old", "static:file:old.key", "--new", "local-kms:keyring.json"])
+        .exits(0);
+    let new = ["--new", "local-kms:keyring.json", "--format", "v3"];
+    let refused = operator.reseal(&[&["retire", "static:file:old.key"], &new[..]].concat()).exits(4);
+    let commands = ["reseal fence enforce ", "reseal run ", "reseal verify "];
+    for (hint, command) in refused.hints().iter().zip(commands) {
+        assert!(hint.starts_with(command), "{}", refused.err);
+        operator.type_line(hint).exits(0);
+    }
+    let retired = operator.reseal(&[&["retire", "static:file:old.key"], &new[..]].concat()).exits(0);
+    let at = |what: &str| retired.out.find(what).unwrap_or_else(|| panic!("{what}: {}", retired.out));
+    assert!(at("Keep one copy offline") < at("shred -u old.key"), "{}", retired.out);
 }

@@ -164,12 +164,12 @@ async fn another_column_that_holds_values_of_the_key() {
     for what in ["there is no fence on invites", "no verify of invites is on record"] {
         assert!(refused.err.contains(what), "{what}: {}", refused.err);
     }
-    for line in &refused.hints()[..2] {
+    for line in &refused.hints()[..3] {
         let line = line.replace("--new KEY", "--new local-kms:keyring.json --format v3");
         road.operator.type_line(&line).exits(0);
     }
     road.operator
-        .type_line(&refused.hints()[1].replace("--new KEY", "--new local-kms:keyring.json --format v3"))
+        .type_line(&refused.hints()[2].replace("--new KEY", "--new local-kms:keyring.json --format v3"))
         .exits(0);
     let retired = road.retire(&["--output", "json"]).exits(0).json();
     assert_eq!(retired["targets"], json!(["org_instances", "invites"]));

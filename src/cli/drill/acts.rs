@@ -271,8 +271,9 @@ impl Drill<'_> {
     fn afterwards(&self) {
         let story = &self.story;
         story.aside(format_args!(
-            "\nNot shown here: a remote KMS and its quota, Postgres, several machines, backups and replicas,\n\
-             and a fence in the database against late writers: there is none yet."
+            "\nNot shown here: the fence that refuses late writers in the database (reseal fence enforce), the last run\n\
+             behind it, and the end of the old key (reseal retire); a remote KMS and its quota, Postgres, several\n\
+             machines, backups and replicas."
         ));
         if self.folder.is_kept() {
             let path = quote(&self.folder.path.to_string_lossy());

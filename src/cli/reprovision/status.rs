@@ -46,7 +46,7 @@ enum Look {
 
 pub(in crate::cli) async fn status(call: &Call) -> Result<Answer, Fault> {
     let journal = rotation::journal(call).await?;
-    let target = meant::target_name(call);
+    let target = meant::target_name(call)?;
     let runs = journal.store.reprovisions(Some(target.logical())).await?;
     let Some(row) = runs.first() else { return Ok(no_run(call, target.logical())) };
     let tally = Tally::of(journal.store.as_ref(), &row.run_id).await?;

@@ -166,7 +166,7 @@ pub(in crate::cli) async fn table(call: &Call, journal: &Journal) -> Result<Opti
     let keys = call.settings.value("new").map(|_| meant::keys(call)).transpose()?;
     Ok(Some(Table {
         store,
-        name: meant::target_name(call),
+        name: meant::target_name(call)?,
         keys,
         options: meant::options(call)?,
         machine_columns: ["tenants-app-column", "tenants-machine-column"]

@@ -2,7 +2,7 @@
 
 use reseal::{
     providers::Life,
-    rotation::check::{self, Finding, KeySight, SecretSight, Sight, Value, ValueLook, Which},
+    rotation::check::{self, Finding, KeySight, PlaceLook, SecretSight, Sight, Value, ValueLook, Which},
     time::NotATime,
 };
 use serde_json::json;
@@ -27,7 +27,9 @@ pub(crate) async fn run(call: &Call) -> Result<Answer, Fault> {
 
 fn answer(sight: &Sight, since: Option<i64>, findings: &[Finding]) -> Answer {
     let secrets = sight.secrets.iter().map(secret_in_words).collect::<String>();
+    let was_looked_at = was_looked_at(sight);
     let verdict = match findings.len() {
+        0 if !was_looked_at => "Nothing could be looked at: that nothing is off is not known.\n".to_owned(),
         0 => "Nothing is off, as far as can be seen.\n".to_owned(),
         1 => "1 thing is off.\n".to_owned(),
         many => format!("{many} things are off.\n"),
@@ -35,7 +37,7 @@ fn answer(sight: &Sight, since: Option<i64>, findings: &[Finding]) -> Answer {
     let lines = findings.iter().map(finding_in_words).collect::<String>();
     let json = json!({
         "command": "secrets check",
-        "ok": findings.is_empty(),
+        "ok": findings.is_empty() && was_looked_at,
         "time": time(sight.now_ms),
         "since": since.map(time),
         "findings": findings.iter().map(|finding| json!({
@@ -48,8 +50,23 @@ fn answer(sight: &Sight, since: Option<i64>, findings: &[Finding]) -> Answer {
         "tenants_hold_the_key": key_json(&sight.key),
     });
     let human = format!("{secrets}{}\n{lines}{verdict}", wrapped(&key_in_words(&sight.key), 0));
-    let exit = if findings.is_empty() { Exit::Done } else { Exit::Attention };
-    Answer::Report { exit, human, json, hints: Vec::new() }
+    let exit = if findings.is_empty() && was_looked_at { Exit::Done } else { Exit::Attention };
+    let hints = if was_looked_at {
+        Vec::new()
+    } else {
+        vec!["give reseal credentials of its own: reseal config lists them; then say what is there: reseal rotate adopt SECRET".to_owned()]
+    };
+    Answer::Report { exit, human, json, hints }
+}
+
+/// Whether a value was tried or a place seen at all: who is told by the exit code alone must not take silence for health.
+fn was_looked_at(sight: &Sight) -> bool {
+    let tried = |value: &Value| matches!(value.look, ValueLook::Tried(Life::Live | Life::Dead));
+    let seen = |secret: &SecretSight| {
+        secret.values.iter().any(tried)
+            || secret.places.iter().any(|place| matches!(place.look, PlaceLook::Seen(_)))
+    };
+    matches!(sight.key, KeySight::Seen { .. }) || sight.secrets.iter().any(seen)
 }
 
 fn finding_in_words(finding: &Finding) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use reseal::{
     rekey::RunKeys,
-    store::{Fence, Process, RunRow, RunState, ShardCount, Store, StoreError, Tally},
+    store::{Fence, Process, RunRow, RunState, ShardCount, Store, StoreError, Tally, Verification},
 };
 
 /// Everything that a status shows.
@@ -22,6 +22,8 @@ pub(super) struct Look {
     pub(super) quarantine: BTreeMap<String, i64>,
     /// The fence, where one is up.
     pub(super) fence: Option<Fence>,
+    /// The latest verify that ended.
+    pub(super) verification: Option<Verification>,
     /// Data keys of the target, by state.
     pub(super) data_keys: BTreeMap<&'static str, i64>,
 }
@@ -43,6 +45,7 @@ impl Look {
             processes: store.processes(&run.run_id).await?,
             quarantine: store.quarantine_by_reason(target).await?.into_iter().collect(),
             fence: store.fence(target).await?,
+            verification: store.latest_verification(target).await?,
             data_keys,
             run,
             keys,

@@ -13,7 +13,7 @@ use super::{
 
 /// All of it.
 pub(super) fn in_words(look: &Look) -> String {
-    [run, progress, quarantine, workers, fence, data_keys].map(|part| part(look)).concat()
+    [run, progress, quarantine, workers, fence, verification, data_keys].map(|part| part(look)).concat()
 }
 
 /// What is worth seeing change.
@@ -128,6 +128,21 @@ fn fence(look: &Look) -> String {
     fence::in_words(&look.run.target, look.fence.as_ref())
 }
 
+/// What the latest verify found, and whether a run came after it.
+fn verification(look: &Look) -> String {
+    let Some(verification) = &look.verification else { return String::new() };
+    let found = match verification.failed {
+        0 => "every value passed".to_owned(),
+        failed => format!("{} values FAILED", commas(failed)),
+    };
+    let since = if verification.is_of(&look.run) { "" } else { ", and there was a run since" };
+    format!(
+        "Verify {} of {}: {found}{since}.\n",
+        verification.begun.verification,
+        time(verification.ended_ms)
+    )
+}
+
 fn data_keys(look: &Look) -> String {
     let states = look.data_keys.iter().map(|(state, count)| format!("{count} {state}"));
     match states.collect::<Vec<_>>().join(", ") {
@@ -164,6 +179,12 @@ pub(super) fn document(look: &Look) -> Value {
             "silent_ms": process.silent_ms,
         })).collect::<Vec<_>>(),
         "fence": fence::json(look.fence.as_ref()),
+        "verify": look.verification.as_ref().map(|verification| json!({
+            "number": verification.begun.verification,
+            "ended": time(verification.ended_ms),
+            "failed": verification.failed,
+            "of_latest_run": verification.is_of(&look.run),
+        })),
         "data_keys": report::by_name(look.data_keys.clone()),
         "started": time(run.created_ms),
         "ended": run.finished_ms.map(time),

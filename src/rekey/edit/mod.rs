@@ -45,6 +45,17 @@ pub enum Edited {
     Changed,
 }
 
+/// What came of an edit on a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Applied {
+    /// The edit is not for it.
+    Foreign,
+    /// It is as the edit would have it.
+    Already,
+    /// It was changed.
+    Changed,
+}
+
 /// The edit changes its own result.
 #[derive(Debug)]
 pub(super) struct NotIdempotent;
@@ -55,11 +66,15 @@ pub(super) fn apply(
     cell: Cell<'_>,
     plaintext: &mut Plaintext,
     out: &mut Plaintext,
-) -> Result<Edited, NotIdempotent> {
+) -> Result<Applied, NotIdempotent> {
     out.clear();
-    if edit.edit(cell, plaintext, out) == Edited::Same || out == plaintext {
+    if edit.edit(cell, plaintext, out) == Edited::Same {
         out.clear();
-        return Ok(Edited::Same);
+        return Ok(Applied::Foreign);
+    }
+    if out == plaintext {
+        out.clear();
+        return Ok(Applied::Already);
     }
     let mut again = Plaintext::new();
     if edit.edit(cell, out, &mut again) == Edited::Changed && again != *out {
@@ -67,5 +82,5 @@ pub(super) fn apply(
     }
     std::mem::swap(plaintext, out);
     out.clear();
-    Ok(Edited::Changed)
+    Ok(Applied::Changed)
 }

@@ -156,6 +156,7 @@ async fn commit_page(
                 if lease.sweep == 1 {
                     shop.rows.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                 }
+                shop.note_edits(lease.sweep, &chunk, resealed);
                 if !unsettled.is_empty()
                     && let Some(end) = settle_conflicts(shop, lease, resealed, unsettled).await?
                 {

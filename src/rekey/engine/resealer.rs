@@ -9,7 +9,10 @@ use super::Step;
 use crate::{
     envelope::{Encoding, Format, Shape, is_ambiguous_first_byte},
     keyring::{Attempt, OriginKey, ProofFailed, Reason, RowKeys, Sealer, looks_like_url},
-    rekey::{DataKeyScope, Edited, Job, KMS_CONCURRENCY, Kind, RekeyError, edit},
+    rekey::{
+        DataKeyScope, Job, KMS_CONCURRENCY, Kind, RekeyError,
+        edit::{self, Applied},
+    },
     secret::Plaintext,
     store::{Cells, Page, Quarantined, Tally},
 };
@@ -50,6 +53,8 @@ pub(in crate::rekey) struct Resealed {
     pub quarantined: Vec<(usize, Quarantined)>,
     verdicts: Vec<Verdict>,
     not_urls: Vec<usize>,
+    /// The rows with a value that the run's edit is for, and whether it was changed.
+    edits: Vec<(usize, bool)>,
 }
 
 impl Resealed {
@@ -74,6 +79,12 @@ impl Resealed {
         }
         tally.not_urls = count(self.not_urls.iter().filter(|row| rows.contains(row)).count());
         tally
+    }
+
+    /// How many values of these rows the run's edit is for, and how many of them it changed.
+    pub(super) fn edits(&self, rows: &std::ops::Range<usize>) -> (u64, u64) {
+        let edits = || self.edits.iter().filter(|(row, _)| rows.contains(row));
+        (edits().count() as u64, edits().filter(|(_, changed)| *changed).count() as u64)
     }
 
     /// The quarantine records of these rows.
@@ -110,6 +121,8 @@ pub(in crate::rekey) struct Resealer {
     sealed: Vec<u8>,
     encoded: Vec<u8>,
     row_text: String,
+    /// Cells of the page that the run's edit is for, and whether it changed them.
+    edits: Vec<(usize, bool)>,
 }
 
 impl Resealer {
@@ -122,6 +135,7 @@ impl Resealer {
             sealed: Vec::new(),
             encoded: Vec::new(),
             row_text: String::new(),
+            edits: Vec::new(),
         }
     }
 
@@ -130,6 +144,7 @@ impl Resealer {
     /// # Errors
     /// Trouble that is no verdict on a value; the page is then as it was, and nothing was written.
     pub(in crate::rekey) async fn reseal(&mut self, page: Page, pass: Pass) -> Result<Resealed, RekeyError> {
+        self.edits.clear();
         let width = page.cells.width();
         let cells = page.keys.len() * width;
         self.plaintexts.resize_with(self.plaintexts.len().max(cells), Plaintext::new);
@@ -156,6 +171,7 @@ impl Resealer {
         page: Page,
         only: &[(usize, usize)],
     ) -> Result<Resealed, RekeyError> {
+        self.edits.clear();
         let width = page.cells.width();
         self.plaintexts.resize_with(self.plaintexts.len().max(page.keys.len() * width), Plaintext::new);
         let mut verdicts = vec![Verdict::Skipped; page.keys.len() * width];
@@ -190,8 +206,9 @@ impl Resealer {
         if attempt == Attempt::Wrapped && trusts_form {
             return Ok(Verdict::Current);
         }
-        let edited = edit_opened(&self.job, &attempt, column, &self.row_text, plaintext, &mut self.check)?;
-        Ok(settle(&self.job, attempt, edited, value))
+        let applied = edit_opened(&self.job, &attempt, column, &self.row_text, plaintext, &mut self.check)?;
+        note_edit(&mut self.edits, cell, applied);
+        Ok(settle(&self.job, attempt, applied, value))
     }
 
     /// Whether, of all KMS keys that a value may be under, there is only the new one.
@@ -233,8 +250,9 @@ impl Resealer {
                 let attempt = job.opener.open_unwrapped(value, &unwrapped, plaintext);
                 page.keys[row].write_to(&mut self.row_text);
                 let (text, check) = (&self.row_text, &mut self.check);
-                let edited = edit_opened(&self.job, &attempt, column, text, plaintext, check)?;
-                verdicts[cell] = settle(&self.job, attempt, edited, value);
+                let applied = edit_opened(&self.job, &attempt, column, text, plaintext, check)?;
+                note_edit(&mut self.edits, cell, applied);
+                verdicts[cell] = settle(&self.job, attempt, applied, value);
             }
         }
         Ok(())
@@ -290,7 +308,8 @@ impl Resealer {
             }
         }
         self.check.clear();
-        Ok(Resealed { page, new, quarantined, verdicts, not_urls })
+        let edits = self.edits.drain(..).map(|(cell, changed)| (cell / width, changed)).collect();
+        Ok(Resealed { page, new, quarantined, verdicts, not_urls, edits })
     }
 
     /// The quarantine record of a cell; `None` when a value too large to be read here is gone by now.
@@ -416,9 +435,9 @@ fn edit_opened(
     row: &str,
     plaintext: &mut Plaintext,
     scratch: &mut Plaintext,
-) -> Result<Edited, RekeyError> {
+) -> Result<Applied, RekeyError> {
     let (Attempt::Opened(_), Some(edit)) = (attempt, job.options.kind.edit()) else {
-        return Ok(Edited::Same);
+        return Ok(Applied::Foreign);
     };
     edit::apply(edit, job.cell(column, row), plaintext, scratch).map_err(|edit::NotIdempotent| {
         let (row, column) = (row.to_owned(), job.target.columns[column].name.clone());
@@ -426,8 +445,15 @@ fn edit_opened(
     })
 }
 
+/// Notes a cell that the edit is for.
+fn note_edit(edits: &mut Vec<(usize, bool)>, cell: usize, applied: Applied) {
+    if applied != Applied::Foreign {
+        edits.push((cell, applied == Applied::Changed));
+    }
+}
+
 /// What an attempt means for the run.
-fn settle(job: &Job, attempt: Attempt, edited: Edited, value: &[u8]) -> Verdict {
+fn settle(job: &Job, attempt: Attempt, applied: Applied, value: &[u8]) -> Verdict {
     match attempt {
         Attempt::Wrapped => Verdict::Wrapped,
         Attempt::Refused(reason) => Verdict::Refused(reason),
@@ -435,7 +461,7 @@ fn settle(job: &Job, attempt: Attempt, edited: Edited, value: &[u8]) -> Verdict 
             let ambiguous = job.options.reseal_ambiguous
                 && matches!(origin.key, OriginKey::Static(_))
                 && is_ambiguous_first_byte(value);
-            let stays = job.sealer.is_current(&origin) && !ambiguous && edited == Edited::Same;
+            let stays = job.sealer.is_current(&origin) && !ambiguous && applied != Applied::Changed;
             match (&origin.key, &job.options.kind) {
                 _ if stays => Verdict::Current,
                 (OriginKey::Kms(name), Kind::Rewrap) => {

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     keyring::Attempt,
-    rekey::{Job, Outcome, RekeyError, Report, fence::require_passable, identity},
+    rekey::{Edits, Job, Outcome, RekeyError, Report, fence::require_passable, identity},
     secret::Plaintext,
     store::{NewRun, Replicas, RunRow, RunState, Tally},
 };
@@ -58,6 +58,7 @@ pub async fn run(job: Job, stop: StopSignal, status: watch::Sender<Status>) -> R
         rows: AtomicU64::new(0),
         kms_calls: AtomicU64::new(0),
         page_rows: AtomicUsize::new(FIRST_PAGE),
+        edits: Mutex::default(),
         ended: Notify::new(),
         job,
     });
@@ -233,5 +234,14 @@ async fn report(shop: &Workshop, run_id: &str, started: Instant) -> Result<Repor
         RunState::Running => Outcome::Interrupted,
     };
     let rows_here = shop.rows.load(Ordering::Relaxed);
-    Ok(Report { run, outcome, tally, rows_here, elapsed: started.elapsed() })
+    Ok(Report { edits: edits(shop, &run), run, outcome, tally, rows_here, elapsed: started.elapsed() })
+}
+
+/// What came of the run's edit, if it has one. That it is for no value can be told only where this process has read the
+/// last sweep alone: every sweep of a rewrite opens every value.
+fn edits(shop: &Workshop, run: &RunRow) -> Option<Edits> {
+    shop.job.options.kind.edit()?;
+    let count = shop.edits.lock().unwrap_or_else(PoisonError::into_inner);
+    let saw_all = i64::try_from(count.rows).is_ok_and(|rows| rows >= run.row_count);
+    Some(Edits { changed: count.changed, is_for_none: saw_all && count.met == 0 })
 }

@@ -1,6 +1,7 @@
 //! What the workers of one process share: when to stop, when to wait, and what was done.
 
 use std::{
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -14,7 +15,8 @@ use tokio::{
 };
 
 use super::{
-    Metrics, Status, Step, Stop, StopSignal, Waiting, directions::Directions, throttle::Pace, waiting::Wait,
+    Metrics, Status, Step, Stop, StopSignal, Waiting, directions::Directions, resealer::Resealed,
+    throttle::Pace, waiting::Wait,
 };
 use crate::{
     rekey::Job,
@@ -35,8 +37,23 @@ pub(super) struct Workshop {
     pub(super) kms_calls: AtomicU64,
     /// Rows that the next page may hold: it grows once the values turn out to be small.
     pub(super) page_rows: AtomicUsize,
+    /// What the run's edit has met.
+    pub(super) edits: Mutex<EditCount>,
     /// Told when a worker is through with a shard, or with a sweep.
     pub(super) ended: Notify,
+}
+
+/// What a run's edit has met in this process.
+#[derive(Debug, Default)]
+pub(super) struct EditCount {
+    /// Values that it changed, in all sweeps.
+    pub(super) changed: u64,
+    /// The latest sweep.
+    sweep: i64,
+    /// Rows of that sweep.
+    pub(super) rows: u64,
+    /// Values of that sweep that the edit is for.
+    pub(super) met: u64,
 }
 
 /// [`Workshop::page_rows`] to begin with.
@@ -53,6 +70,18 @@ impl Workshop {
     pub(super) fn should_stop(&self) -> bool {
         let limit = self.job.options.rows_limit.unwrap_or(u64::MAX);
         *self.stop.borrow() == Stop::AfterBatch || self.rows.load(Ordering::Relaxed) >= limit
+    }
+
+    /// Counts what the run's edit has met in rows that were committed.
+    pub(super) fn note_edits(&self, sweep: i64, rows: &Range<usize>, resealed: &Resealed) {
+        let (met, changed) = resealed.edits(rows);
+        let mut count = self.edits.lock().unwrap_or_else(PoisonError::into_inner);
+        if count.sweep != sweep {
+            (count.sweep, count.rows, count.met) = (sweep, 0, 0);
+        }
+        count.rows += rows.len() as u64;
+        count.met += met;
+        count.changed += changed;
     }
 
     /// How large the next page may be: where rows are limited, none holds more than a second lets through. It is a whole

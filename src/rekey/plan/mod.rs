@@ -14,6 +14,7 @@ pub use sample::Sample;
 
 use super::{
     Census, DataKeyScope, Elsewhere, Intent, Job, KeyChoice, Options, RekeyError, census, holders, prepare,
+    registered_otherwise,
 };
 use crate::{
     envelope::Format,
@@ -95,6 +96,10 @@ pub async fn plan(
         Some(target) if !is_refused(&findings) => target,
         _ => return Ok(Planned::Refused { findings, permissions: Vec::new() }),
     };
+    if let Some(other) = registered_otherwise(store.as_ref(), &target).await? {
+        findings.insert(0, Finding::refusal(other.to_string(), other.way_out()));
+        return Ok(Planned::Refused { findings, permissions: Vec::new() });
+    }
     let migrated = store.is_migrated().await?;
     let rows = if migrated { store.data_keys(Some(&target.name)).await? } else { Vec::new() };
     let active = rows.into_iter().filter(|row| row.state == DataKeyState::Active).map(|row| row.kms);

@@ -4,7 +4,7 @@ use super::{OldKey, OldKind, Standing, refused};
 use crate::{
     envelope::Format,
     rekey::{Elsewhere, RetireError},
-    store::{DataKeyState, Failure, FenceMode, OtherColumn, RunState, Standby, Store, Target},
+    store::{DataKeyState, FenceMode, OtherColumn, RunState, Standby, Store, Target},
 };
 
 /// Failing cells that are named, at most.
@@ -164,17 +164,14 @@ pub(super) fn verification_in_words(standing: &Standing) -> Option<(String, Reme
         };
         return Some((what, Remedy::Verify));
     };
-    let held = |failure: &&Failure| {
-        standing.quarantined.iter().any(|cell| cell.row_key == failure.row && cell.column == failure.column)
-    };
-    let told = i64::try_from(sound.failures.iter().filter(held).count()).unwrap_or(i64::MAX);
-    if told == sound.failed {
+    let (count, cells) = standing.unexplained(sound);
+    if count == 0 {
         return None;
     }
-    let cells = sound.failures.iter().filter(|failure| !held(failure)).take(NAMED);
-    let cells = cells.map(|cell| format!("row {}, column {}: {}", cell.row, cell.column, cell.reason));
+    let cells =
+        cells.take(NAMED).map(|cell| format!("row {}, column {}: {}", cell.row, cell.column, cell.reason));
     let cells = cells.collect::<Vec<_>>().join("; ");
-    let what = format!("{} values of {name} failed the latest verify ({cells})", sound.failed - told);
+    let what = format!("{} values of {name} failed the latest verify ({cells})", count);
     Some((what, Remedy::Run))
 }
 

@@ -3,7 +3,9 @@
 use crate::{
     envelope::Format,
     rekey::{RekeyError, RunKeys, fence::admits},
-    store::{Fence, FenceMode, Quarantined, RunRow, RunState, Store, StoreError, Target, Verification},
+    store::{
+        Failure, Fence, FenceMode, Quarantined, RunRow, RunState, Store, StoreError, Target, Verification,
+    },
 };
 
 /// Quarantined cells that are named, at most.
@@ -82,6 +84,19 @@ impl Standing {
                 && self.standing_fence().is_none_or(|fence| verification.is_behind(fence))
         })
     }
+
+    /// The cells that failed a verify and are not in quarantine; all are counted, and the first are named.
+    pub(super) fn unexplained<'a>(
+        &'a self,
+        verification: &'a Verification,
+    ) -> (i64, impl Iterator<Item = &'a Failure>) {
+        let is_held = |failure: &&Failure| {
+            self.quarantined.iter().any(|cell| cell.row_key == failure.row && cell.column == failure.column)
+        };
+        let held = verification.failures.iter().filter(is_held).count();
+        let count = verification.failed - i64::try_from(held).unwrap_or(i64::MAX);
+        (count, verification.failures.iter().filter(move |failure| !is_held(failure)))
+    }
 }
 
 /// What is to be done next.
@@ -95,6 +110,8 @@ pub enum Next {
     Fence,
     /// Run once more, behind the fence.
     LastSweep,
+    /// Run once more: values failed the latest verify.
+    Again,
     /// Verify.
     Verify,
     /// Retire an old key.
@@ -110,19 +127,26 @@ pub enum Next {
 ///
 /// A run that is older than the fence is not enough: what was written between its last sweep and the fence, only
 /// another sweep re-keys. A verify behind the fence that passed shows that there was nothing.
+///
+/// A key that is retired is not the end of it: a backup that is restored brings its values back, and a verify shows them.
 pub fn next_step(standing: &Standing, draining: usize, retired: usize) -> Next {
-    let verified = standing.sound_verification().is_some_and(Verification::passed);
+    let sound = standing.sound_verification();
+    let verified = sound.is_some_and(Verification::passed);
+    let unexplained = sound.map(|verification| standing.unexplained(verification).0);
+    let has_failed = unexplained.is_some_and(|count| count > 0);
     let fence = standing.standing_fence();
     match standing.run.state {
         RunState::Running | RunState::Paused | RunState::Chased | RunState::Failed => Next::Run,
         RunState::Complete | RunState::Quarantined => match () {
-            () if draining == 0 && retired > 0 => Next::Destroy,
+            () if draining == 0 && has_failed => Next::Again,
+            () if draining == 0 && retired > 0 && unexplained.is_some() => Next::Destroy,
             () if draining == 0 && verified => Next::Nothing,
             () if standing.held > 0 => Next::Quarantine,
-            () if standing.has_fences() && fence.is_none() => Next::Fence,
+            () if draining > 0 && standing.has_fences() && fence.is_none() => Next::Fence,
             () if !verified && fence.is_some_and(|fence| standing.run.created_ms < fence.since_ms) => {
                 Next::LastSweep
             }
+            () if has_failed => Next::Again,
             () if !verified => Next::Verify,
             () => Next::Retire,
         },
@@ -221,6 +245,33 @@ mod tests {
         assert_eq!(next_step(&standing, 1, 0), Next::Retire);
         assert_eq!(next_step(&standing, 0, 1), Next::Destroy);
         assert_eq!(next_step(&standing, 0, 0), Next::Nothing);
+    }
+
+    #[test]
+    fn values_that_failed_the_verify_come_before_any_end() {
+        let mut standing = Standing { fence: Some(fence()), ..complete() };
+        standing.verification = Some(verification(standing.fence.as_ref()));
+        let failure =
+            Failure { row: "7".to_owned(), column: "url".to_owned(), reason: "unopened".to_owned() };
+        let verification = standing.verification.as_mut().unwrap();
+        (verification.opened, verification.failed, verification.failures) = (0, 1, vec![failure]);
+        assert_eq!(next_step(&standing, 0, 1), Next::Again);
+        assert_eq!(next_step(&standing, 0, 0), Next::Again);
+        standing.run.created_ms = RAISED + 1;
+        assert_eq!(next_step(&standing, 1, 0), Next::Again, "another verify would find the same");
+        let cell = Quarantined {
+            row_key: "7".to_owned(),
+            column: "url".to_owned(),
+            reason: "unopened".to_owned(),
+            sha256: [0; 32],
+            first_seen_ms: 0,
+            last_seen_ms: 0,
+        };
+        (standing.held, standing.quarantined) = (1, vec![cell]);
+        assert_eq!(next_step(&standing, 0, 1), Next::Destroy, "its retirement waived what is in quarantine");
+        standing.run.run_id = "2".to_owned();
+        standing.held = 0;
+        assert_eq!(next_step(&standing, 0, 1), Next::Verify, "nobody has looked since the latest run");
     }
 
     #[test]

@@ -255,11 +255,12 @@ macro_rules! retirements {
             Ok(true)
         }
 
-        /// Refuses keys, as a run names them, one of which was retired. To be asked with the audit log held.
+        /// Refuses keys, as a run names them, when the one to seal under, or a data key, was retired. To be asked with
+        /// the audit log held.
         async fn refuse_retired(conn: &mut Connection, keys: &serde_json::Value) -> Result<(), StoreError> {
             let names = |key: &str| {
-                keys["new"] == key
-                    || keys["old"].as_array().is_some_and(|old| old.iter().any(|old| *old == key))
+                let is_old = || keys["old"].as_array().is_some_and(|old| old.iter().any(|old| *old == key));
+                keys["new"] == key || key.starts_with("data-key:") && is_old()
             };
             match retirements(conn).await?.into_iter().find(|retired| names(&retired.key)) {
                 Some(retired) => Err(StoreError::Retired { key: retired.key }),

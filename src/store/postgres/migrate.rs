@@ -66,11 +66,7 @@ async fn apply_in(tx: &mut PgConnection) -> Result<Vec<String>, StoreError> {
     let migrator = migrator();
     sqlx::query("SELECT pg_advisory_xact_lock(7526752397)").persistent(false).execute(&mut *tx).await?;
     let before = applied(&mut *tx).await?;
-    migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::Execute(error)
-        | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => StoreError::from(error),
-        _ => StoreError::NotMigrated,
-    })?;
+    migrator.run_direct(None, &mut *tx, false).await.map_err(StoreError::of_migration)?;
     Ok(migrator
         .iter()
         .filter(|migration| !before.contains(&migration.version))
@@ -81,7 +77,8 @@ async fn apply_in(tx: &mut PgConnection) -> Result<Vec<String>, StoreError> {
 pub(super) async fn is_current(store: &Postgres) -> Result<bool, StoreError> {
     let mut tx = store.begin_read().await?;
     let applied = applied(&mut tx).await?;
-    Ok(migrator().iter().all(|migration| applied.contains(&migration.version)))
+    let known = migrator().iter().map(|migration| migration.version).collect::<Vec<_>>();
+    StoreError::is_current(&known, &applied)
 }
 
 async fn applied(conn: &mut sqlx::PgConnection) -> Result<Vec<i64>, StoreError> {

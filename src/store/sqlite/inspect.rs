@@ -17,9 +17,10 @@ pub(super) async fn inspect(store: &Sqlite, name: &TargetName) -> Result<Inspect
     file(store, &mut findings).await?;
     let mut tx = store.begin_read().await?;
     database(&mut tx, &mut findings).await?;
-    if !find_table(&mut tx, name, &mut findings).await? {
+    let found = find_table(&mut tx, name, &mut findings).await?;
+    if found != Found::Table {
         findings.sort_by_key(|finding| !finding.refuses);
-        return Ok(Inspection { target: None, findings });
+        return Ok(Inspection { exists: found != Found::Nothing, target: None, findings });
     }
     let declared = declared(&mut tx, &name.table).await?;
     let key_kind = primary_key(&mut tx, name, &declared, &mut findings).await?;
@@ -38,7 +39,7 @@ pub(super) async fn inspect(store: &Sqlite, name: &TargetName) -> Result<Inspect
         target.has_triggers = update(&mut tx, target, &mut findings).await?;
     }
     findings.sort_by_key(|finding| !finding.refuses);
-    Ok(Inspection { target, findings })
+    Ok(Inspection { exists: true, target, findings })
 }
 
 /// Whether the file can be written, by SQLite's own word: a write that is rolled back, since of a read-only file even
@@ -91,19 +92,28 @@ async fn database(conn: &mut SqliteConnection, findings: &mut Vec<Finding>) -> R
     Ok(())
 }
 
+/// What has the name of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Nothing,
+    /// No table, or one that is spelled otherwise.
+    Other,
+    Table,
+}
+
 /// Whether `name` is a table, spelled so.
 async fn find_table(
     conn: &mut SqliteConnection,
     name: &TargetName,
     findings: &mut Vec<Finding>,
-) -> Result<bool, StoreError> {
+) -> Result<Found, StoreError> {
     let table = &name.table;
     if let Some(schema) = name.schema.as_ref().filter(|schema| *schema != "main") {
         findings.push(Finding::refusal(
             format!("there is no schema {schema}: the tables of a SQLite file are in main"),
             format!("name it with --table {table}"),
         ));
-        return Ok(false);
+        return Ok(Found::Nothing);
     }
     let sql = "SELECT name, type FROM pragma_table_list WHERE schema = 'main' AND name = ? COLLATE nocase";
     let Some(row) = query(sql.to_owned()).bind(table.clone()).fetch_optional(conn).await? else {
@@ -111,17 +121,17 @@ async fn find_table(
             format!("there is no table {table} in this file"),
             "name it with --table, or point --database-url at the right file",
         ));
-        return Ok(false);
+        return Ok(Found::Nothing);
     };
     let spelled: String = row.try_get(0)?;
     let refusal = match row.try_get::<&str, _>(1)? {
-        "table" if spelled == *table => return Ok(true),
+        "table" if spelled == *table => return Ok(Found::Table),
         "table" => (format!("the table is spelled {spelled}"), format!("name it with --table {spelled}")),
         "view" => (format!("{table} is a view"), "name the table that the view reads".to_owned()),
         _ => (format!("{table} is a virtual table, or part of one"), "name an ordinary table".to_owned()),
     };
     findings.push(Finding::refusal(refusal.0, refusal.1));
-    Ok(false)
+    Ok(Found::Other)
 }
 
 /// A column as its table declares it.

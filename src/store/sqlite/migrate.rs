@@ -48,11 +48,7 @@ pub(super) async fn apply(store: &Sqlite) -> Result<Vec<String>, StoreError> {
     let migrator = migrator();
     let mut tx = store.begin_write().await?;
     let before = applied(&mut tx).await?;
-    migrator.run_direct(None, &mut *tx, false).await.map_err(|error| match error {
-        sqlx::migrate::MigrateError::Execute(error)
-        | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => StoreError::from(error),
-        _ => StoreError::NotMigrated,
-    })?;
+    migrator.run_direct(None, &mut *tx, false).await.map_err(StoreError::of_migration)?;
     tx.commit().await?;
     Ok(migrator
         .iter()
@@ -64,7 +60,8 @@ pub(super) async fn apply(store: &Sqlite) -> Result<Vec<String>, StoreError> {
 pub(super) async fn is_current(store: &Sqlite) -> Result<bool, StoreError> {
     let mut tx = store.begin_read().await?;
     let applied = applied(&mut tx).await?;
-    Ok(migrator().iter().all(|migration| applied.contains(&migration.version)))
+    let known = migrator().iter().map(|migration| migration.version).collect::<Vec<_>>();
+    StoreError::is_current(&known, &applied)
 }
 
 async fn applied(conn: &mut SqliteConnection) -> Result<Vec<i64>, StoreError> {

@@ -81,6 +81,12 @@ impl Sqlite {
     /// # Errors
     /// A file that exists already, or a directory that can't be written.
     pub async fn create(path: &Path) -> Result<Self, StoreError> {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+        if let Some(folder) = folder {
+            return Err(StoreError::Missing {
+                what: format!("folder {} for {}", folder.display(), path.display()),
+            });
+        }
         let refused = |error: std::io::Error| StoreError::Refused {
             code: "io".to_owned(),
             message: format!("{} can't be created: {}", path.display(), error.kind()),

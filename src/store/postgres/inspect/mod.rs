@@ -14,8 +14,10 @@ use crate::{
 /// Looks at everything and reports all of it, so that an operator mends it in one go.
 pub(super) async fn inspect(conn: &mut PgConnection, name: &TargetName) -> Result<Inspection, StoreError> {
     let mut findings = Vec::new();
-    let Some((oid, schema, table)) = find_table(conn, name, &mut findings).await? else {
-        return Ok(Inspection { target: None, findings });
+    let (oid, schema, table) = match find_table(conn, name, &mut findings).await? {
+        Found::Table(oid, schema, table) => (oid, schema, table),
+        Found::Other => return Ok(Inspection { exists: true, target: None, findings }),
+        Found::Nothing => return Ok(Inspection { exists: false, target: None, findings }),
     };
     // The server cuts a name off at 63 bytes: what was typed may be longer, and values are bound to this one.
     let name = &TargetName { table, ..name.clone() };
@@ -39,14 +41,23 @@ pub(super) async fn inspect(conn: &mut PgConnection, name: &TargetName) -> Resul
         columns,
         has_triggers,
     });
-    Ok(Inspection { target, findings })
+    Ok(Inspection { exists: true, target, findings })
+}
+
+/// What has the name of the table.
+enum Found {
+    Nothing,
+    /// No table.
+    Other,
+    /// Its OID, its schema and its own name.
+    Table(i64, String, String),
 }
 
 async fn find_table(
     conn: &mut PgConnection,
     name: &TargetName,
     findings: &mut Vec<Finding>,
-) -> Result<Option<(i64, String, String)>, StoreError> {
+) -> Result<Found, StoreError> {
     let qualified = match &name.schema {
         Some(schema) => format!("{}.{}", quote(schema), quote(&name.table)),
         None => quote(&name.table),
@@ -61,7 +72,7 @@ async fn find_table(
             format!("there is no table {qualified} on the search path of this role"),
             "name it with --table SCHEMA.TABLE, or point --database-url at the right database",
         ));
-        return Ok(None);
+        return Ok(Found::Nothing);
     };
     let refusal = match row.try_get::<&str, _>(2)? {
         "r" => None,
@@ -72,7 +83,7 @@ async fn find_table(
     };
     if let Some((kind, hint)) = refusal {
         findings.push(Finding::refusal(format!("{qualified} is {kind}"), hint));
-        return Ok(None);
+        return Ok(Found::Other);
     }
     if row.try_get(3)? {
         findings.push(Finding::refusal(
@@ -92,7 +103,7 @@ async fn find_table(
             "connect as the table's owner, or as a role with BYPASSRLS",
         ));
     }
-    Ok(Some((row.try_get(0)?, row.try_get(1)?, row.try_get(6)?)))
+    Ok(Found::Table(row.try_get(0)?, row.try_get(1)?, row.try_get(6)?))
 }
 
 async fn primary_key(
