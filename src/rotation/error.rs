@@ -31,7 +31,9 @@ pub enum RotationError {
     #[error(transparent)]
     Provider(#[from] ProviderError),
     /// Another process took the rotation over: this one writes no more.
-    #[error("another process works on rotation {rotation_id} now")]
+    #[error(
+        "another process works on rotation {rotation_id} now, or may: the lease was lost or not renewed in time"
+    )]
     Fenced {
         /// The rotation.
         rotation_id: String,

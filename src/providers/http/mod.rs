@@ -5,24 +5,24 @@
 //! reads, one that was marked [`repeatable`](Call::repeatable), and any that the provider says it did not begin.
 //! Redirects are not followed: they would carry a credential elsewhere.
 
+mod reply;
+
 use std::{fmt, net::IpAddr, num::NonZero, sync::Arc, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use reqwest::{
-    Method, StatusCode,
-    header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, RETRY_AFTER},
+    Method,
+    header::{AUTHORIZATION, COOKIE, HeaderValue},
 };
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde::Serialize;
 use url::{Host, Url};
 use zeroize::Zeroizing;
 
 pub use super::pace::Pace;
 use super::{ProviderError, pace::Limits};
 use crate::secret::SecretText;
-
-/// The longest reply that is read, in bytes.
-const LONGEST_REPLY: usize = 8 << 20;
+pub use reply::Reply;
+use reply::Unread;
 
 /// The longest pause that a provider's `Retry-After` is obeyed for within one call.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -200,7 +200,7 @@ impl Client {
 
     fn classify(&self, name: &'static str, reply: &Reply) -> Option<ProviderError> {
         let provider = self.rules.provider;
-        let status = reply.status.as_u16();
+        let status = reply.status();
         // GitHub says so of its rate limits; who takes it for a refusal throws a good credential away.
         let is_limited = status == 403 && (reply.retry_after.is_some() || reply.mentions("rate limit"));
         if status == 429 || is_limited || self.rules.not_begun.contains(&status) {
@@ -212,7 +212,7 @@ impl Client {
             });
         }
         let is_refusal = || reply.code().is_some_and(|code| self.rules.refusals.contains(&code.as_str()));
-        (reply.status.is_server_error() && !is_refusal()).then(|| ProviderError::Uncertain {
+        ((500..600).contains(&status) && !is_refusal()).then(|| ProviderError::Uncertain {
             provider,
             call: name,
             why: format!("it answered {status}"),
@@ -347,17 +347,13 @@ impl Call<'_> {
             self.client.limits.turn(class, key).await;
         }
         let request = self.request.try_clone().expect("bodies are bytes, which can be cloned");
-        let mut response = request.send().await.map_err(|error| self.lost(&error))?;
-        let (status, retry_after) = (response.status(), retry_after(response.headers()));
-        let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
-        let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(4096).min(LONGEST_REPLY)));
-        while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(&error))? {
-            if body.len() + chunk.len() > LONGEST_REPLY {
-                return Err(self.unexpected("it is too long").into());
-            }
-            append(&mut body, &chunk);
-        }
-        let reply = Reply { rules: self.client.rules, call: self.name, status, retry_after, body };
+        let response = request.send().await.map_err(|error| self.lost(&error))?;
+        let reply = match Reply::read(self.client.rules, self.name, response).await {
+            Ok(reply) => reply,
+            Err(Unread::Lost(error)) => return Err(self.lost(&error).into()),
+            Err(Unread::TooLong) => return Err(self.unexpected("it is too long").into()),
+        };
+        let retry_after = reply.retry_after;
         match self.client.classify(self.name, &reply) {
             Some(error) => Err(Failed { error, retry_after }),
             None => Ok(reply),
@@ -392,95 +388,6 @@ impl From<ProviderError> for Failed {
     }
 }
 
-/// Appends to a body that may hold credentials: one that has to grow leaves no copy where it was.
-fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
-    let length = body.len() + chunk.len();
-    if length > body.capacity() {
-        let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
-        larger.extend_from_slice(body);
-        *body = larger;
-    }
-    body.extend_from_slice(chunk);
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds))
-}
-
-/// A reply. Its body may hold live credentials: it is wiped on drop and never shown.
-pub struct Reply {
-    rules: Rules,
-    call: &'static str,
-    status: StatusCode,
-    retry_after: Option<Duration>,
-    body: Zeroizing<Vec<u8>>,
-}
-
-impl fmt::Debug for Reply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reply({}, …)", self.status.as_u16())
-    }
-}
-
-impl Reply {
-    /// Its status.
-    pub fn status(&self) -> u16 {
-        self.status.as_u16()
-    }
-
-    /// Itself, when its status says success.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unauthorized`] or [`ProviderError::Refused`].
-    pub fn success(self) -> Result<Self, ProviderError> {
-        if self.status.is_success() { Ok(self) } else { Err(self.refusal()) }
-    }
-
-    /// What its status says, as an error.
-    pub fn refusal(&self) -> ProviderError {
-        let (provider, call, status) = (self.rules.provider, self.call, self.status());
-        let code = self.code();
-        match status {
-            401 | 403 => ProviderError::Unauthorized { provider, call, status, code },
-            _ => ProviderError::Refused { provider, call, status, code },
-        }
-    }
-
-    /// The provider's code in the body of an error, if there is one that looks like a code and nothing else.
-    pub fn code(&self) -> Option<String> {
-        let body: Value = serde_json::from_slice(&self.body).ok()?;
-        let looks_like_one = |text: &&str| {
-            (1..=48).contains(&text.len())
-                && text.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-.".contains(&byte))
-        };
-        self.rules
-            .codes
-            .iter()
-            .find_map(|pointer| body.pointer(pointer)?.as_str().filter(looks_like_one))
-            .map(str::to_owned)
-    }
-
-    /// Whether the body has this text anywhere: to tell refusals apart that have no code.
-    pub fn mentions(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&self.body).contains(text)
-    }
-
-    /// The body, read as JSON.
-    ///
-    /// # Errors
-    /// [`ProviderError::Unexpected`].
-    pub fn json<T: DeserializeOwned>(&self) -> Result<T, ProviderError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|_| self.unexpected("it is not the JSON that is documented"))
-    }
-
-    /// The error for a reply that lacks something.
-    pub fn unexpected(&self, what: &'static str) -> ProviderError {
-        ProviderError::Unexpected { provider: self.rules.provider, call: self.call, what }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -499,13 +406,5 @@ mod tests {
         assert!(matches!(checked("x", "https://host/?a=b"), Err(BadBase::TooMuch("x"))));
         assert!(matches!(checked("x", "ftp://host"), Err(BadBase::NotAUrl("x"))));
         assert!(matches!(checked("x", "host"), Err(BadBase::NotAUrl("x"))));
-    }
-    #[test]
-    fn a_body_that_grows_is_whole() {
-        let mut body = Zeroizing::new(Vec::with_capacity(2));
-        for chunk in [&b"ab"[..], b"", b"c", b"defghijk"] {
-            append(&mut body, chunk);
-        }
-        assert_eq!(*body, b"abcdefghijk");
     }
 }
