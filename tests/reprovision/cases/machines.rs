@@ -1,6 +1,6 @@
 //! Machines for which there is no room, that get stuck, or never pass their checks.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use reseal::{
     journal::{Hook, Moment},
@@ -180,6 +180,8 @@ async fn an_old_machine_that_never_stops_is_not_forked_away_from() {
 #[tokio::test]
 async fn machines_that_take_their_time_are_waited_for() {
     let world = world().await;
+    // Many looks, which a busy machine may not come to in time.
+    world.tune(|tuning| tuning.patience.at_most = Duration::from_secs(2));
     world.fly.boot_slowly(3);
     world.fly.stop_slowly(3);
     world.fly.settle_slowly(2);
