@@ -144,10 +144,8 @@ impl Step {
             Action::Revoke(_)
             | Action::AwaitWindow(_)
             | Action::Remove(_)
-            | Action::InPlace(InPlace::Run | InPlace::Retire)
-            | Action::Reprovision(Reprovision::Run)
-            | Action::TenantRows
-            | Action::TenantMachines => Undo::Never,
+            | Action::InPlace(InPlace::Retire) => Undo::Never,
+            _ if self.does_many() => Undo::Never,
             _ => Undo::Nothing,
         }
     }

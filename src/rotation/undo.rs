@@ -10,7 +10,7 @@ use super::{
     recipe::{Action, InPlace, LocationName, Rollout, Step, Undo},
     state::Event,
 };
-use crate::providers::{Life, Observed, ProviderError};
+use crate::providers::{Life, Observed};
 
 impl Rotation<'_> {
     pub(super) async fn undo(&self, at: usize) -> Result<Taken, RotationError> {
@@ -47,10 +47,7 @@ impl Rotation<'_> {
             return Ok(Taken::Failed("the old value is dead: writing it back would help nobody".to_owned()));
         }
         let location = self.tools.estate.location(name)?;
-        let standing = match self.standing(name, step).await? {
-            Ok(standing) => standing,
-            Err(error) => return Ok(Taken::of_look(&error)),
-        };
+        let standing = self.standing(name, step).await?;
         // Not twice: each write has to be deployed, and others may have done that by now.
         if standing.is_there
             && let Err(error) = location.write(old).await
@@ -60,34 +57,29 @@ impl Rotation<'_> {
         if standing.is_out { self.redeploy(name, step).await } else { Ok(restored(name)) }
     }
 
-    /// How far what the step wrote has come.
-    async fn standing(
-        &self,
-        name: LocationName,
-        step: &str,
-    ) -> Result<Result<Standing, ProviderError>, RotationError> {
+    /// How far what the step wrote has come. What can't be seen is written back, and waited for.
+    async fn standing(&self, name: LocationName, step: &str) -> Result<Standing, RotationError> {
         let written = self.recorded(step, Event::Succeeded).await?.map(|record| detail_of(&record));
         let written = written.as_ref().and_then(|detail| detail["digest"].as_str());
         let seen = match self.tools.estate.location(name)?.observe().await {
             Ok(Observed::Written { digest, .. }) => digest,
-            Ok(Observed::Absent) => None,
-            Err(error) => return Ok(Err(error)),
+            Ok(Observed::Absent) | Err(_) => None,
         };
         let is_there = written.is_none_or(|written| seen.as_deref().is_none_or(|seen| seen == written));
+        let LocationName::Fly(variable) = name else {
+            return Ok(Standing { is_there, is_out: false });
+        };
         let deploy = self.steps.iter().find(|step| step.action == Action::Deploy);
         let is_deployed = match deploy {
             Some(step) => self.recorded(step.name, Event::Succeeded).await?.is_some(),
             None => false,
         };
-        let LocationName::Fly(variable) = name else {
-            return Ok(Ok(Standing { is_there, is_out: false }));
-        };
         if is_deployed || !is_there || self.rollout() == Rollout::Deploy {
-            return Ok(Ok(Standing { is_there, is_out: true }));
+            return Ok(Standing { is_there, is_out: true });
         }
         let fly = self.tools.estate.fly()?;
-        let unseen = fly.fly.is_unseen(&fly.app, variable).await;
-        Ok(unseen.map(|unseen| Standing { is_there, is_out: !unseen }))
+        let unseen = fly.fly.is_unseen(&fly.app, variable).await.unwrap_or(false);
+        Ok(Standing { is_there, is_out: !unseen })
     }
 
     /// Removes what was written beside the secret, if nothing needs it.
